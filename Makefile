@@ -1,0 +1,52 @@
+# Everything is run through a virtual environment in .venv, made on first use.
+# `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN := $(BIN)/dsocr-batch run
+DEMO_OUT := demo-output
+
+.PHONY: help install check test demo smoke eval-cer format clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+# The stamp is new whenever a dependency or an entry point may have changed.
+$(STAMP): pyproject.toml constraints.txt tests/scripted_engine/pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "dsocr-batch needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.11 …" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable . --editable tests/scripted_engine
+	@touch $@
+
+install: $(STAMP)  ## make the virtual environment
+
+check: $(STAMP)  ## formatting, lint, types, layers, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n auto -m 'not slow' -q
+
+test: $(STAMP)  ## every test that needs no GPU
+	$(BIN)/pytest -n auto -q
+
+demo: $(STAMP)  ## read the sample PDFs with the CPU engine and show what came out
+	@rm -rf $(DEMO_OUT)
+	$(RUN) --input-dir scripts/demo/samples --output-dir $(DEMO_OUT)
+	@$(BIN)/python scripts/demo/show.py $(DEMO_OUT)
+
+smoke: $(STAMP)  ## a run under a time limit, then its resume
+	scripts/smoke.sh $(RUN)
+
+eval-cer: $(STAMP)  ## character error rate of the CPU engine against ground truth
+	$(BIN)/python scripts/eval_cer.py
+
+format: $(STAMP)  ## rewrite the code in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove what make made
+	rm -rf $(VENV) $(DEMO_OUT) .mypy_cache .ruff_cache .pytest_cache
