@@ -1,0 +1,45 @@
+"""File names as people, logs and JSON can hold them.
+
+Python holds names that are not UTF-8 as strings with lone surrogates, which neither JSON nor a
+terminal can show, and names may hold line breaks and escape sequences. ``display_path`` gives
+them a form that is safe everywhere, and that ``path_from_display`` turns back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+_UNSHOWABLE = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+"""Unicode categories: controls, also those that turn the writing direction; what has no meaning;
+surrogates; line and paragraph separators."""
+
+
+def display_path(path: str | Path) -> str:
+    r"""Return a path as text that JSON, logs and terminals can hold; never raises.
+
+    Bytes that are not UTF-8 and control characters become ``\xNN``, one for each byte, and a
+    backslash becomes ``\\``, so that ``path_from_display`` can turn it back.
+    """
+    return "".join(_display_char(char) for char in str(path))
+
+
+def path_from_display(text: str) -> str:
+    """Return the path that ``display_path`` was given."""
+    return os.fsdecode(re.sub(rb"\\(?:x([0-9a-f]{2})|\\)", _unescape, os.fsencode(text)))
+
+
+def _display_char(char: str) -> str:
+    if char == "\\":
+        return r"\\"
+    if unicodedata.category(char) not in _UNSHOWABLE:
+        return char
+    is_raw_byte = "\udc80" <= char <= "\udcff"  # PEP 383
+    encoded = char.encode("utf-8", "surrogateescape" if is_raw_byte else "surrogatepass")
+    return "".join(f"\\x{byte:02x}" for byte in encoded)
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    return bytes([int(match[1], 16)]) if match[1] else b"\\"

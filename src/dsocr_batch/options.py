@@ -1,0 +1,142 @@
+"""The options of a run, parsed and checked. The argv and the environment end here.
+
+None means "not given": the engine or the machine decides. Every record is frozen; core
+functions take the values that they need, not these records.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsocr_batch.errors import UsageError
+from dsocr_batch.records import Mode
+
+DEFAULT_DPI = 144
+"""The official scripts' ``dpi=144`` (DeepSeek-OCR ``run_dpsk_ocr_pdf.py``)."""
+
+CLEAN_PROMPT = "<image>\nConvert the document to markdown."
+GROUNDED_PROMPT = "<image>\n<|grounding|>Convert the document to markdown."
+"""DeepSeek-OCR README. Both minimal on purpose: prompts that explain placeholders make the
+model answer "Here is the text…" (NOTES.md, knowledge of the seed runner)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageSelection:
+    """Which pages of each document to read; ``(1, None)`` is an open range."""
+
+    ranges: tuple[tuple[int, int | None], ...] = ((1, None),)
+    max_pages: int | None = None
+    """At most that many of the selected pages, the first ones."""
+
+    def indices(self, page_count: int) -> list[int]:
+        """Return the selected page indices (0-based), ascending, each once."""
+        chosen = {
+            page_number - 1
+            for first, last in self.ranges
+            for page_number in range(first, min(last or page_count, page_count) + 1)
+        }
+        return sorted(chosen)[: self.max_pages]
+
+
+def parse_pages(spec: str) -> tuple[tuple[int, int | None], ...]:
+    """Return the ranges of a page list such as ``1-20,30,45-``.
+
+    Raises:
+        UsageError: the text is not such a list.
+    """
+    ranges: list[tuple[int, int | None]] = []
+    for part in spec.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,9})\s*(-\s*([0-9]{1,9})?\s*)?", part)
+        if not match:
+            raise UsageError(f"--pages {spec!r}: {part!r} is no page or range, as in 1-20,30,45-")
+        first = int(match[1])
+        last = first if match[2] is None else int(match[3]) if match[3] else None
+        if first < 1 or (last is not None and last < first):
+            raise UsageError(f"--pages {spec!r}: {part.strip()!r} is empty; pages count from 1")
+        ranges.append((first, last))
+    return tuple(ranges)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputOptions:
+    """Where documents come from, and which of them this run takes."""
+
+    input_dir: Path | None = None
+    pdfs: tuple[Path, ...] = ()
+    input_list: Path | None = None
+    recursive: bool = False
+    limit_docs: int | None = None
+    num_shards: int = 1
+    shard_index: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_shards < 1:
+            raise UsageError(f"--num-shards {self.num_shards}: must be at least 1")
+        if not 0 <= self.shard_index < self.num_shards:
+            raise UsageError(
+                f"--shard-index {self.shard_index}: with --num-shards {self.num_shards} "
+                f"it must be 0 to {self.num_shards - 1}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """Where results go, and what happens to those that are there already."""
+
+    output_dir: Path
+    overwrite: bool = False
+    allow_mixed: bool = False
+    retry_failed: bool = False
+    save_images: bool = False
+    discard_raw: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """Options that only an engine can honour; None where not given.
+
+    An engine refuses those that mean nothing to it (``engines.base.refuse_unsupported``).
+    """
+
+    model: str | None = None
+    prompt: str | None = None
+    clean_prompt: str | None = None
+    grounded_prompt: str | None = None
+    max_tokens: int | None = None
+    batch_pages: int | None = None
+
+    def effective_prompt(self, mode: Mode) -> str:
+        """Return the prompt for a mode: ``--prompt``, else the mode's own, else its default."""
+        match mode:
+            case Mode.CLEAN:
+                return self.prompt or self.clean_prompt or CLEAN_PROMPT
+            case Mode.GROUNDED:
+                return self.prompt or self.grounded_prompt or GROUNDED_PROMPT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitOptions:
+    """What bounds a run in time, in processes and in failures."""
+
+    cpu_workers: int | None = None
+    page_timeout_s: float = 60.0
+    engine_timeout_s: float = 300.0
+    max_runtime_s: float | None = None
+    max_failed_share: float = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Everything that ``dsocr-batch run`` was told."""
+
+    input: InputOptions
+    output: OutputOptions
+    engine: EngineOptions
+    limits: LimitOptions
+    engine_name: str = "auto"
+    mode: Mode = Mode.CLEAN
+    pages: PageSelection = PageSelection()
+    dpi: int = DEFAULT_DPI
+    content_debug: bool = False

@@ -1,0 +1,221 @@
+"""What is known of a document and its pages, in memory and as JSON: the one place.
+
+``DocumentRecord`` is the completion record ``<stem>.json``; ``JournalEntry`` is one line of
+a document's journal. msgspec encodes them and, when decoding, checks every type, so that a
+damaged or foreign file is an error and never a half-filled record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+SCHEMA_VERSION = 1
+
+
+class Mode(StrEnum):
+    """What the run writes: plain markdown, or markdown with its grounding tags beside it."""
+
+    CLEAN = "clean"
+    GROUNDED = "grounded"
+
+
+class PageState(StrEnum):
+    """The one state in which a page ends."""
+
+    OK = "ok"
+    BLANK = "blank"
+    TRUNCATED = "truncated"
+    FAILED = "failed"
+    NOT_REQUESTED = "not_requested"
+
+
+class DocumentState(StrEnum):
+    """``ok``: every page is ok or blank. ``failed``: no page could be read. Else ``partial``."""
+
+    OK = "ok"
+    PARTIAL = "partial"
+    FAILED = "failed"
+
+
+class FailureClass(StrEnum):
+    """Whose fault a failure is, and so whether a rerun tries again by itself."""
+
+    INPUT = "input"
+    """The file's; tried again only with ``--retry-failed``."""
+    TRANSIENT = "transient"
+    """The circumstances'; every rerun tries again."""
+
+
+class ReasonCode(StrEnum):
+    """Why a page or a document is not ``ok``; append only, people filter by it."""
+
+    # documents
+    EMPTY_FILE = "empty_file"
+    NOT_A_DOCUMENT = "not_a_document"
+    ENCRYPTED = "encrypted"
+    ZERO_PAGES = "zero_pages"
+    UNREADABLE = "unreadable"
+    OPEN_TIMEOUT = "open_timeout"
+    OPEN_CRASHED = "open_crashed"
+    SOURCE_CHANGED = "source_changed"
+    # pages, while rendering
+    PAGE_NOT_LOADABLE = "page_not_loadable"
+    RENDER_ERROR = "render_error"
+    RENDER_TIMEOUT = "render_timeout"
+    RENDER_CRASHED = "render_crashed"
+    RENDER_MEMORY = "render_memory"
+    DOCUMENT_HANGS = "document_hangs"
+    # pages, while reading
+    ENGINE_ERROR = "engine_error"
+    ENGINE_CRASHED = "engine_crashed"
+    MAX_TOKENS = "max_tokens"
+    LOOPED = "looped"
+
+
+class Flag(StrEnum):
+    """What a reader should know of a page that is not a failure; counted in the closing table."""
+
+    LOW_CONFIDENCE = "low_confidence"
+    """The engine itself does not trust what it read."""
+    LOW_RESOLUTION = "low_resolution"
+    """The page is so large that it was rendered below 72 dpi; small print is lost."""
+    LOOPED = "looped"
+    NO_TEXT = "no_text"
+    """The page is not blank, and yet nothing was read on it."""
+    ROTATED = "rotated"
+    """The page was read after turning it by a multiple of 90 degrees."""
+    TABLE_MENDED = "table_mended"
+
+
+class FinishReason(StrEnum):
+    """Why an engine stopped writing a page."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    LOOP = "loop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """One labelled block of a page.
+
+    ``box`` is ``(x1, y1, x2, y2)`` on the model's 0-999 grid: pixel = v / 999 x page side.
+    """
+
+    label: str
+    box: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One reading of a page by the engine; the last one that is ``chosen`` made the text."""
+
+    finish_reason: FinishReason | None
+    output_tokens: int
+    engine_s: float
+    chosen: bool = True
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageTiming:
+    """Seconds that a page spent in each stage."""
+
+    render_s: float = 0.0
+    """In a render process, blank check included."""
+    wait_s: float = 0.0
+    """Rendered, waiting for a free place in the engine."""
+    engine_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRecord:
+    """One page of a document; ``page_number`` counts from 1."""
+
+    page_number: int
+    state: PageState
+    reason_code: ReasonCode | None = None
+    reason: str | None = None
+    failure_class: FailureClass | None = None
+    flags: tuple[Flag, ...] = ()
+    md_start: int | None = None
+    """Offset in characters of the page's text in ``<stem>.md``; None where there is no .md."""
+    md_end: int | None = None
+    regions: tuple[Region, ...] = ()
+    width_pt: float | None = None
+    height_pt: float | None = None
+    width_px: int | None = None
+    height_px: int | None = None
+    dpi: float | None = None
+    """Effective resolution: ``width_px / width_pt * 72``."""
+    confidence: float | None = None
+    """The engine's mean confidence, 0-1, where it has one."""
+    attempts: tuple[Attempt, ...] = ()
+    timing: PageTiming = field(default_factory=PageTiming)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The input file as it was read."""
+
+    path: str
+    """POSIX path relative to the input root; bytes that are not UTF-8 are backslash-escaped."""
+    bytes: int
+    mtime_ns: int
+    sha256: str | None
+    """None if the file could not be read to its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFile:
+    """A file that belongs to a document; ``path`` is relative to the record's own folder."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentRecord:
+    """The completion record ``<stem>.json``; a document without one is not done."""
+
+    schema_version: int = SCHEMA_VERSION
+    source: Source
+    settings_digest: str
+    postprocess_version: int
+    engine: str
+    model: str
+    model_revision: str
+    dsocr_batch: str
+    finished_at: str
+    """UTC, ISO 8601."""
+    state: DocumentState
+    reason_code: ReasonCode | None = None
+    """Why the document as a whole failed; page failures are in ``pages``."""
+    reason: str | None = None
+    failure_class: FailureClass | None = None
+    page_count: int | None
+    """None if the document could not be opened."""
+    outputs: tuple[OutputFile, ...] = ()
+    counters: Mapping[str, int] = field(default_factory=dict)
+    pages: tuple[PageRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalHeader:
+    """First entry of a document's journal: which bytes, read with which settings."""
+
+    schema_version: int = SCHEMA_VERSION
+    source: Source
+    settings_digest: str
+    page_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalEntry:
+    """One finished page: its record, and the model's text before any post-processing."""
+
+    page: PageRecord
+    raw_text: str

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsocr_batch.names import display_path, path_from_display
+
+
+@pytest.mark.parametrize(
+    "path, shown",
+    [
+        ("sub/paper.pdf", "sub/paper.pdf"),
+        ("日本\u3000語 café.pdf", "日本\u3000語 café.pdf"),
+        ("caf\udce9.pdf", r"caf\xe9.pdf"),
+        ("line\nbreak\x1b[31m.pdf", r"line\x0abreak\x1b[31m.pdf"),
+        ("next\x85line", r"next\xc2\x85line"),
+        ("back\\slash", r"back\\slash"),
+        (r"\xe9", r"\\xe9"),
+        ("fdp\u202efdp.exe", r"fdp\xe2\x80\xaefdp.exe"),
+    ],
+)
+def test_a_displayed_path_holds_nothing_that_a_terminal_obeys(path: str, shown: str) -> None:
+    assert display_path(path) == shown
+
+
+@given(path=st.binary(max_size=60).map(os.fsdecode))
+def test_a_displayed_path_is_utf8_and_turns_back_into_the_path(path: str) -> None:
+    shown = display_path(path)
+    shown.encode("utf-8")
+    assert path_from_display(shown) == path
+
+
+@given(text=st.text(alphabet=st.characters(codec=None), max_size=20))
+def test_any_text_at_all_can_be_displayed(text: str) -> None:
+    display_path(text).encode("utf-8")
