@@ -1,0 +1,220 @@
+"""A child process that answers one JSON request at a time, and cannot outlive its parent.
+
+Render workers and CPU engines share it. The two talk over a socket pair in length-prefixed
+JSON, never pickle: a child that parses hostile files must not be able to run code in the
+parent. Pixels do not travel here but through shared memory whose descriptors the child
+inherits. The child sits in a process group of its own, so Ctrl-C reaches the parent alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+Message = dict[str, Any]
+Handler = Callable[[Message], Message]
+
+_LENGTH = struct.Struct(">I")
+_MAX_MESSAGE_BYTES = 64 << 20
+_MAX_STDERR_BYTES = 1 << 20
+_FAREWELL_S = 2.0
+_BUSY_SHARE = 0.2  # of one core; a stopped child has 0, one on a crowded machine less than 1
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class ChildDiedError(Exception):
+    """The child exited, or broke the protocol, before it answered."""
+
+
+class ChildTimeoutError(Exception):
+    """The child did not answer in time and was killed."""
+
+    def __init__(self, message: str, *, was_busy: bool) -> None:
+        super().__init__(message)
+        self.was_busy = was_busy
+        """True if it spent the time computing; False if it was stopped, or waited for a disk."""
+
+
+class ChildProcess:
+    """The parent's end. Use from one event loop; one call at a time."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], sock: socket.socket, stderr: IO[bytes]
+    ) -> None:
+        self._process = process
+        self._sock = sock
+        self._stderr = stderr
+        self._ending = ""
+
+    @classmethod
+    def spawn(
+        cls,
+        module: str,
+        *,
+        memory_bytes: int | None = None,
+        pass_fds: Sequence[int] = (),
+        env: dict[str, str] | None = None,
+    ) -> ChildProcess:
+        """Start ``python -m module``, which must call ``serve``; returns without waiting.
+
+        Call it from the main thread: Linux ends the child when the thread that made it ends.
+
+        Args:
+            module: importable name of the child's module.
+            memory_bytes: address-space limit (Linux; macOS has none that holds).
+            pass_fds: descriptors that the child inherits under the same numbers.
+            env: added to this process's environment.
+        """
+        ours, theirs = socket.socketpair()
+        stderr = tempfile.TemporaryFile(mode="ab+")  # noqa: SIM115 (lives as long as the child)
+        arguments = [str(theirs.fileno()), str(os.getpid()), str(memory_bytes or 0)]
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-P", "-X", "faulthandler", "-m", module, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                pass_fds=(theirs.fileno(), *pass_fds),
+                process_group=0,
+                env={**os.environ, **(env or {})},
+            )
+        ours.setblocking(False)  # noqa: FBT003 (its only parameter)
+        return cls(process, ours, stderr)
+
+    @property
+    def pid(self) -> int:
+        """Process id, for logs and for tests that kill it."""
+        return self._process.pid
+
+    async def call(self, message: Message, *, timeout_s: float) -> Message:
+        """Send a request and return the reply.
+
+        The child is killed if it does not answer in time, dies, or the call is cancelled:
+        its state is unknown then, so it is never used again.
+
+        Raises:
+            ChildTimeoutError: no reply within ``timeout_s`` seconds.
+            ChildDiedError: the child is gone; the message says how it ended.
+        """
+        loop = asyncio.get_running_loop()
+        cpu_s_before = self._cpu_s()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await loop.sock_sendall(self._sock, _encode(message))
+                (length,) = _LENGTH.unpack(await self._receive(_LENGTH.size))
+                if length > _MAX_MESSAGE_BYTES:
+                    raise ChildDiedError(f"announced a reply of {length} bytes")
+                reply: Message = json.loads(await self._receive(length))
+        except TimeoutError as error:
+            was_busy = self._cpu_s() - cpu_s_before > _BUSY_SHARE * timeout_s
+            await self.close()
+            raise ChildTimeoutError(
+                f"no answer within {timeout_s:g} s", was_busy=was_busy
+            ) from error
+        except (OSError, ValueError) as error:
+            # Its socket closes before it is gone; how it ends is worth a moment's wait.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(self._process.wait, _FAREWELL_S)
+            await self.close()
+            raise ChildDiedError(self._ending) from error
+        except BaseException:
+            await self.close()
+            raise
+        self._bound_stderr()
+        return reply
+
+    async def close(self) -> None:
+        """Kill the child and wait until it is gone; harmless when repeated."""
+        self._sock.close()
+        if self._process.poll() is None:
+            self._process.kill()
+        # SIGKILL ends a process soon, but not at once if it is in the kernel.
+        await asyncio.shield(asyncio.to_thread(self._process.wait))
+        if not self._stderr.closed:
+            self._ending = self._last_words()
+            self._stderr.close()
+
+    async def _receive(self, size: int) -> bytes:
+        loop = asyncio.get_running_loop()
+        chunks = bytearray()
+        while len(chunks) < size:
+            chunk = await loop.sock_recv(self._sock, size - len(chunks))
+            if not chunk:
+                raise ConnectionResetError("the child closed its socket")
+            chunks += chunk
+        return bytes(chunks)
+
+    def _cpu_s(self) -> float:
+        """Return the CPU seconds that the child has used; 0 where the system does not tell."""
+        try:
+            stat = Path(f"/proc/{self._process.pid}/stat").read_text()
+        except OSError:
+            return 0.0
+        # The name in field 2 may hold spaces; utime and stime are fields 14 and 15 (proc(5)).
+        after_name = stat.rpartition(")")[2].split()
+        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _bound_stderr(self) -> None:
+        if os.fstat(self._stderr.fileno()).st_size > _MAX_STDERR_BYTES:
+            os.ftruncate(self._stderr.fileno(), 0)
+
+    def _last_words(self) -> str:
+        returncode = self._process.returncode
+        if returncode is not None and returncode < 0:
+            how = f"killed by {signal.Signals(-returncode).name}"
+        else:
+            how = f"exited with status {returncode}"
+        size = os.fstat(self._stderr.fileno()).st_size
+        tail = os.pread(self._stderr.fileno(), 2000, max(0, size - 2000))
+        lines = tail.decode("utf-8", "replace").strip().splitlines()
+        return f"{how}: {lines[-1]}" if lines else how
+
+
+def serve(handle: Handler) -> NoReturn:
+    """Answer requests until the parent goes away; runs in the child as its main loop.
+
+    ``handle`` returns the reply; an exception that it lets through ends the child, and the
+    parent sees ``ChildDiedError``.
+    """
+    sock_fd, parent_pid, memory_bytes = (int(argument) for argument in sys.argv[1:4])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the parent decides when to kill us
+    _die_with(parent_pid)
+    if memory_bytes and sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with socket.socket(fileno=sock_fd) as sock, sock.makefile("rb") as requests:
+        while header := requests.read(_LENGTH.size):
+            (length,) = _LENGTH.unpack(header)
+            sock.sendall(_encode(handle(json.loads(requests.read(length)))))
+    sys.exit(0)
+
+
+def _die_with(parent_pid: int) -> None:
+    """Ask Linux to kill this process when its parent dies, however the parent dies.
+
+    Elsewhere the closed socket ends it, as soon as it is idle.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent_pid:  # it died before the request took hold
+            os._exit(1)
+
+
+def _encode(message: Message) -> bytes:
+    # ASCII escapes carry the lone surrogates of file names that are not UTF-8.
+    body = json.dumps(message, ensure_ascii=True, allow_nan=False).encode("ascii")
+    return _LENGTH.pack(len(body)) + body
