@@ -1,0 +1,1 @@
+"""Pixels → what an engine wants. Pure functions without torch, run in render processes."""

@@ -1,0 +1,277 @@
+"""Open a document and render its pages to pixels; runs inside render processes.
+
+A document is a PDF or an image (PNG, JPEG, TIFF; each frame is a page). What it is, its
+bytes decide and never its name. Time and memory are bounded by whoever runs the process:
+MuPDF can hang, crash, or ask for gigabytes over a hostile file.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from dataclasses import dataclass
+
+import pymupdf
+
+from dsocr_batch.records import ReasonCode
+
+MIN_LONG_SIDE_PX = 1280
+"""Pages that would be smaller are enlarged: a page of 180x300 pt can carry a full scan. It is
+the side of DeepSeek-OCR's largest single view ("Large", deepseek-ocr README)."""
+
+MAX_ENLARGED_DPI = 600
+"""A stamp-sized page is not enlarged beyond this: scans hold no more than that."""
+
+LOW_RESOLUTION_DPI = 72
+"""Below this, 10 pt print is less than 10 px high."""
+
+_SNIFFED_BYTES = 4096
+_MAX_DETAIL_CHARS = 200
+_IMAGE_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+}
+# A header may follow junk or be missing; then only the objects tell that it is a PDF.
+_PDF_SIGNATURES = (b"%PDF-", b" obj")
+# MuPDF would take an archive for junk before the first PDF that is stored in it.
+_ZIP_SIGNATURE = b"PK\x03\x04"
+
+# Over 100 distinct JPEG scans a process settles at 324 MB with 0, 115 MB with 90 and 54 MB with
+# 99, but 99 makes scans 13 % slower, and 100 also forgets fonts: text pages take twice as long
+# (NOTES.md).
+_STORE_FREED_PERCENT = 90
+
+# What PyMuPDF 1.28 raises over broken files: MuPDF's own errors, FileDataError and other
+# RuntimeErrors, and ValueError for pages that a lying page tree promised.
+_MUPDF_ERRORS = (pymupdf.mupdf.FzErrorBase, RuntimeError, ValueError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderTarget:
+    """How large pages shall become."""
+
+    dpi: int
+    """Resolution of ordinary PDF pages."""
+    max_side_px: int
+    """The longest side, in pixels, of which the engine can make use."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedPage:
+    """A page as pixels."""
+
+    width_pt: float
+    """As displayed: the page's rotation is applied."""
+    height_pt: float
+    width_px: int
+    height_px: int
+    dpi: float
+    """Effective resolution."""
+    low_resolution: bool
+    """The page is so large that it was rendered below ``LOW_RESOLUTION_DPI``. Never set for
+    image documents: the resolution that they claim is mostly a camera's or a tool's default."""
+    damaged: bool
+    """MuPDF complained: something may be missing. Where there is content it is mostly a remark
+    about fonts, but a page that looks blank is not to be believed then: MuPDF draws nothing
+    for an image that it cannot decode, and raises nothing (NOTES.md)."""
+    pixels: bytes
+    """uint8 (height, width, 3), RGB, 0-255, row-major, no padding."""
+
+
+class RenderError(Exception):
+    """The document cannot be opened, or the page cannot be rendered.
+
+    ``reason`` is a sentence for the user, with the next step where there is one.
+    """
+
+    def __init__(self, reason_code: ReasonCode, reason: str) -> None:
+        super().__init__(reason)
+        self.reason_code = reason_code
+        self.reason = reason
+
+
+def open_document(path: str, *, password: str | None = None) -> pymupdf.Document:
+    """Return the opened document; the caller closes it.
+
+    Args:
+        path: may hold surrogate escapes, as ``os.fsdecode`` makes them.
+        password: for encrypted PDFs; the empty password is always tried.
+
+    Raises:
+        RenderError: UNREADABLE, EMPTY_FILE, NOT_A_DOCUMENT, ENCRYPTED, ZERO_PAGES or
+            RENDER_MEMORY.
+    """
+    _silence_mupdf()
+    try:
+        # Without O_NONBLOCK a named pipe would block until somebody writes to it.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise RenderError(
+            ReasonCode.UNREADABLE, f"The file cannot be read: {error.strerror}."
+        ) from error
+    try:
+        document = _open_descriptor(fd)
+    finally:
+        os.close(fd)
+    try:
+        _require_pages(document, password)
+    except RenderError:
+        document.close()
+        raise
+    return document
+
+
+def render_page(document: pymupdf.Document, page_index: int, target: RenderTarget) -> RenderedPage:
+    """Return one page as pixels: annotations and form fields drawn, on white.
+
+    PDF pages are rendered at ``target.dpi``, or larger if they would be tiny; images keep
+    their own pixels. Neither gets longer than ``target.max_side_px``.
+
+    Raises:
+        RenderError: PAGE_NOT_LOADABLE, RENDER_ERROR or RENDER_MEMORY.
+    """
+    pymupdf.TOOLS.reset_mupdf_warnings()
+    try:
+        return _rasterize(_load_page(document, page_index), target)
+    except (MemoryError, pymupdf.mupdf.FzErrorSystem) as error:
+        raise RenderError(
+            ReasonCode.RENDER_MEMORY, "Rendering the page needs more memory than is allowed."
+        ) from error
+    except _MUPDF_ERRORS as error:
+        raise RenderError(
+            ReasonCode.RENDER_ERROR, f"MuPDF cannot render the page ({_detail(error)})."
+        ) from error
+    finally:
+        # Decoded images and fonts stay in MuPDF's store, and every warning in PyMuPDF's list,
+        # for as long as the process lives.
+        pymupdf.TOOLS.store_shrink(_STORE_FREED_PERCENT)
+        pymupdf.TOOLS.reset_mupdf_warnings()
+
+
+def _silence_mupdf() -> None:
+    pymupdf.TOOLS.mupdf_display_errors(on=False)
+    pymupdf.TOOLS.mupdf_display_warnings(on=False)
+
+
+def _open_descriptor(fd: int) -> pymupdf.Document:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise RenderError(ReasonCode.UNREADABLE, "This is not a regular file.")
+    if status.st_size == 0:
+        raise RenderError(ReasonCode.EMPTY_FILE, "The file is empty (0 bytes).")
+    try:
+        filetype = _sniff(os.pread(fd, _SNIFFED_BYTES, 0))
+    except OSError as error:
+        raise RenderError(
+            ReasonCode.UNREADABLE, f"The file cannot be read: {error.strerror}."
+        ) from error
+    try:
+        # PyMuPDF takes only names that are UTF-8; this one leads to the same file.
+        document = pymupdf.Document(f"/dev/fd/{fd}", filetype=filetype)
+    except MemoryError as error:
+        raise _opening_needs_memory() from error
+    except _MUPDF_ERRORS as error:
+        if isinstance(error.__cause__, pymupdf.mupdf.FzErrorSystem):
+            raise _opening_needs_memory() from error
+        raise _not_a_document() from error
+    # MuPDF looks at the content too, and opens HTML, SVG or zip archives whatever it is told.
+    if document.is_pdf != (filetype == "pdf"):
+        document.close()
+        raise _not_a_document()
+    return document
+
+
+def _sniff(head: bytes) -> str:
+    for signature, filetype in _IMAGE_SIGNATURES.items():
+        if head.startswith(signature):
+            return filetype
+    if not head.startswith(_ZIP_SIGNATURE) and any(mark in head for mark in _PDF_SIGNATURES):
+        return "pdf"
+    raise _not_a_document()
+
+
+def _require_pages(document: pymupdf.Document, password: str | None) -> None:
+    try:
+        if document.needs_pass and not document.authenticate(password or ""):
+            raise RenderError(
+                ReasonCode.ENCRYPTED,
+                "The file is encrypted and asks for a password. "
+                "Save it without one (qpdf --decrypt --password=… in.pdf out.pdf).",
+            )
+        page_count = document.page_count
+    except MemoryError as error:
+        raise _opening_needs_memory() from error
+    except _MUPDF_ERRORS as error:
+        raise _not_a_document() from error
+    if page_count == 0:
+        raise RenderError(ReasonCode.ZERO_PAGES, "The file opens, but has no pages.")
+
+
+def _not_a_document() -> RenderError:
+    return RenderError(
+        ReasonCode.NOT_A_DOCUMENT,
+        "This is not a PDF, PNG, JPEG or TIFF file, or it is damaged beyond repair.",
+    )
+
+
+def _opening_needs_memory() -> RenderError:
+    return RenderError(
+        ReasonCode.RENDER_MEMORY, "Opening the file needs more memory than is allowed."
+    )
+
+
+def _load_page(document: pymupdf.Document, page_index: int) -> pymupdf.Page:
+    try:
+        page: pymupdf.Page = document.load_page(page_index)
+        return page
+    except pymupdf.mupdf.FzErrorSystem:
+        raise
+    except _MUPDF_ERRORS as error:
+        raise RenderError(
+            ReasonCode.PAGE_NOT_LOADABLE,
+            f"The page cannot be found in the damaged file ({_detail(error)}).",
+        ) from error
+
+
+def _rasterize(page: pymupdf.Page, target: RenderTarget) -> RenderedPage:
+    short_side_pt, long_side_pt = sorted((page.rect.width, page.rect.height))
+    if not (short_side_pt > 0 and math.isfinite(long_side_pt)):
+        raise RenderError(ReasonCode.RENDER_ERROR, "The page's size is damaged: it has no area.")
+    is_image = not page.parent.is_pdf
+    zoom = _image_zoom(page) if is_image else _page_zoom(long_side_pt, target.dpi)
+    zoom = min(zoom, target.max_side_px / long_side_pt)
+    pixmap = page.get_pixmap(
+        matrix=pymupdf.Matrix(zoom, zoom), colorspace=pymupdf.csRGB, alpha=False
+    )
+    return RenderedPage(
+        width_pt=page.rect.width,
+        height_pt=page.rect.height,
+        width_px=pixmap.width,
+        height_px=pixmap.height,
+        dpi=zoom * 72,
+        low_resolution=not is_image and zoom * 72 < LOW_RESOLUTION_DPI,
+        damaged=bool(pymupdf.TOOLS.mupdf_warnings()),
+        pixels=pixmap.samples,
+    )
+
+
+def _page_zoom(long_side_pt: float, dpi: int) -> float:
+    return max(dpi / 72, min(MIN_LONG_SIDE_PX / long_side_pt, MAX_ENLARGED_DPI / 72))
+
+
+def _image_zoom(page: pymupdf.Page) -> float:
+    """Return the zoom that keeps every pixel of an image, also if its pixels are oblong."""
+    (image,) = page.get_image_info()
+    a, b, c, d, *_ = image["transform"]
+    across: float = image["width"] / math.hypot(a, b)
+    down: float = image["height"] / math.hypot(c, d)
+    return max(across, down)
+
+
+def _detail(error: BaseException) -> str:
+    # MuPDF quotes the file, which can hold any bytes.
+    message = str(error).encode("ascii", "backslashreplace").decode("ascii")
+    return " ".join(message.split())[:_MAX_DETAIL_CHARS].rstrip(".") or type(error).__name__

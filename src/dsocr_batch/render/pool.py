@@ -1,0 +1,212 @@
+"""Render workers as the pipeline sees them: replaced when they die, killed when they hang."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dsocr_batch.child import ChildDiedError, ChildProcess, ChildTimeoutError, Message
+from dsocr_batch.errors import OutputNotWritable
+from dsocr_batch.prepare.image import ImageForm, PageImage
+from dsocr_batch.records import FailureClass, ReasonCode, Source
+from dsocr_batch.render.slots import Slot
+
+log = logging.getLogger(__name__)
+
+MEMORY_LIMIT_BYTES = 2 << 30
+"""Address space of one worker: a normal page needs 0.2 GB, a 282-megapixel bitmap in a 12 kB
+PDF wanted 1.7 GB (NOTES.md, "Renderer")."""
+
+HASH_BYTES_PER_S = 20e6
+"""Opening hashes the whole file; so slow may a disk be before that counts as a hang."""
+
+_TRANSIENT = frozenset({ReasonCode.UNREADABLE, ReasonCode.SOURCE_CHANGED})
+
+
+class RenderFailed(Exception):
+    """A document cannot be opened, or a page cannot be rendered."""
+
+    def __init__(
+        self,
+        reason_code: ReasonCode,
+        reason: str,
+        failure_class: FailureClass,
+        source: Source | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason_code = reason_code
+        self.reason = reason
+        self.failure_class = failure_class
+        self.source = source
+        """The file's identity, where it could at least be hashed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedDocument:
+    """What opening a document tells."""
+
+    source: Source
+    page_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageJob:
+    """One page to render; ``path`` is absolute, with surrogateescapes."""
+
+    path: str
+    source: Source
+    page_index: int
+    dpi: int
+    max_side_px: int
+    form: ImageForm
+    save_png: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RenderedPage:
+    """A rendered page; ``image`` is None for a blank one, else it lives in the slot."""
+
+    width_pt: float
+    height_pt: float
+    width_px: int
+    height_px: int
+    dpi: float
+    low_resolution: bool
+    image: PageImage | None
+    render_s: float
+
+
+class RenderWorker:
+    """One worker process and its successors; one request at a time, on the event loop."""
+
+    def __init__(self, slot_fds: Sequence[int], page_timeout_s: float) -> None:
+        self._slot_fds = tuple(slot_fds)
+        self._page_timeout_s = page_timeout_s
+        self._child: ChildProcess | None = None
+
+    async def open(self, path: str, display_path: str, size: int) -> OpenedDocument:
+        """Return the identity and page count of a document of ``size`` bytes.
+
+        Raises:
+            RenderFailed: it cannot be opened.
+        """
+        reply = await self._ask(
+            {"op": "open", "path": path},
+            timeout_s=self._page_timeout_s + size / HASH_BYTES_PER_S,
+            timeout_code=ReasonCode.OPEN_TIMEOUT,
+            crash_code=ReasonCode.OPEN_CRASHED,
+            what="opening the file",
+        )
+        source = Source(path=display_path, **reply["source"]) if "source" in reply else None
+        _raise_failure(reply, source)
+        if source is None:
+            raise AssertionError("the worker opened a file without telling its identity")
+        return OpenedDocument(source=source, page_count=reply["page_count"])
+
+    async def render(self, job: PageJob, slot: Slot) -> RenderedPage:
+        """Render a page into a slot, or find it blank.
+
+        Raises:
+            RenderFailed: this page failed; the worker, or its successor, is ready for the next.
+            OutputNotWritable: the page image that was to be kept cannot be written.
+        """
+        reply = await self._ask(
+            {
+                "op": "render",
+                "path": job.path,
+                "bytes": job.source.bytes,
+                "mtime_ns": job.source.mtime_ns,
+                "page_index": job.page_index,
+                "dpi": job.dpi,
+                "max_side_px": job.max_side_px,
+                "form": job.form,
+                "slot_fd": slot.fd,
+                "save_png": job.save_png,
+            },
+            timeout_s=self._page_timeout_s,
+            timeout_code=ReasonCode.RENDER_TIMEOUT,
+            crash_code=ReasonCode.RENDER_CRASHED,
+            what="rendering the page",
+        )
+        _raise_failure(reply, None)
+        image = None
+        if not reply["blank"]:
+            image = PageImage(
+                form=job.form,
+                width_px=reply["width_px"],
+                height_px=reply["height_px"],
+                data=slot.view(reply["size"]),
+            )
+        return RenderedPage(
+            width_pt=reply["width_pt"],
+            height_pt=reply["height_pt"],
+            width_px=reply["width_px"],
+            height_px=reply["height_px"],
+            dpi=reply["dpi"],
+            low_resolution=reply["low_resolution"],
+            image=image,
+            render_s=reply["seconds"],
+        )
+
+    async def close(self) -> None:
+        """Kill the process."""
+        if self._child is not None:
+            child, self._child = self._child, None
+            await child.close()
+
+    async def _ask(
+        self,
+        message: Message,
+        *,
+        timeout_s: float,
+        timeout_code: ReasonCode,
+        crash_code: ReasonCode,
+        what: str,
+    ) -> Message:
+        """Return the worker's reply, giving what looks like bad luck a second try.
+
+        A worker that dies may have been killed from outside, and one that slept through its
+        time was stopped or waited for a disk: neither need be the page's fault. One that
+        computed all the time hangs on the page, and would hang again.
+        """
+        for last_try in (False, True):
+            if self._child is None:
+                self._child = ChildProcess.spawn(
+                    "dsocr_batch.render.worker",
+                    memory_bytes=MEMORY_LIMIT_BYTES,
+                    pass_fds=self._slot_fds,
+                    env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                )
+            try:
+                return await self._child.call(message, timeout_s=timeout_s)
+            except ChildTimeoutError as error:
+                self._child = None
+                if error.was_busy or last_try:
+                    raise RenderFailed(
+                        timeout_code,
+                        f"{what} took longer than {timeout_s:.0f} s (--page-timeout)",
+                        FailureClass.INPUT if error.was_busy else FailureClass.TRANSIENT,
+                    ) from error
+                log.warning("render worker: %s while %s; trying once more", error, what)
+            except ChildDiedError as error:
+                self._child = None
+                if last_try:
+                    raise RenderFailed(
+                        crash_code,
+                        f"{what} crashed the renderer twice ({error})",
+                        FailureClass.INPUT,
+                    ) from error
+                log.warning("render worker: %s while %s; trying once more", error, what)
+        raise AssertionError("unreachable")
+
+
+def _raise_failure(reply: Message, source: Source | None) -> None:
+    if "output_error" in reply:
+        raise OutputNotWritable(
+            f"{reply['output_error']}. Free some space or choose another --output-dir."
+        )
+    if "error" in reply:
+        code = ReasonCode(reply["error"])
+        failure_class = FailureClass.TRANSIENT if code in _TRANSIENT else FailureClass.INPUT
+        raise RenderFailed(code, reply["reason"], failure_class, source)

@@ -1,0 +1,171 @@
+"""The render process: opens documents, renders pages, finds blank ones, fills slots.
+
+Run as ``python -m dsocr_batch.render.worker`` by ``render.pool``. Everything hostile about a
+PDF happens in here, under a memory limit and with the parent's hand on the kill switch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import time
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pymupdf
+
+from dsocr_batch.child import Message, serve
+from dsocr_batch.prepare.encode import encode_png
+from dsocr_batch.prepare.image import ImageForm
+from dsocr_batch.records import ReasonCode
+from dsocr_batch.render.blank import is_blank
+from dsocr_batch.render.page import (
+    RenderedPage,
+    RenderError,
+    RenderTarget,
+    open_document,
+    render_page,
+)
+
+MAX_OPEN_DOCUMENTS = 4
+"""Documents kept open for their next pages: repairing a broken PDF again is costly."""
+
+
+class Worker:
+    """Answers ``open`` and ``render`` requests; see ``handle``."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[str, tuple[tuple[int, int], pymupdf.Document]] = OrderedDict()
+        self._maps: dict[int, mmap.mmap] = {}
+
+    def handle(self, message: Message) -> Message:
+        """Return the reply to one request; an expected failure is a reply too."""
+        started = time.perf_counter()
+        try:
+            match message["op"]:
+                case "open":
+                    reply = self._open_document(message)
+                case "render":
+                    reply = self._render(message)
+                case other:
+                    raise ValueError(f"unknown request {other!r}")
+        except RenderError as error:
+            reply = {"error": error.reason_code, "reason": error.reason}
+        except MemoryError:
+            reply = {"error": ReasonCode.RENDER_MEMORY, "reason": "the page needs too much memory"}
+        reply["seconds"] = round(time.perf_counter() - started, 6)
+        return reply
+
+    def _open_document(self, message: Message) -> Message:
+        """Tell the file's identity, and its page count or why it cannot be opened."""
+        path = message["path"]
+        reply: Message = {}
+        try:
+            before = os.stat(path)  # noqa: PTH116 (a surrogateescape string, not a Path)
+            with open(path, "rb") as file:  # noqa: PTH123
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise RenderError(ReasonCode.UNREADABLE, _os_reason(error)) from error
+        reply["source"] = {
+            "bytes": before.st_size,
+            "mtime_ns": before.st_mtime_ns,
+            "sha256": sha256,
+        }
+        try:
+            reply["page_count"] = self._document(path, _identity(before)).page_count
+        except RenderError as error:
+            reply |= {"error": error.reason_code, "reason": error.reason}
+        return reply
+
+    def _render(self, message: Message) -> Message:
+        document = self._document(message["path"], (message["bytes"], message["mtime_ns"]))
+        target = RenderTarget(dpi=message["dpi"], max_side_px=message["max_side_px"])
+        page = render_page(document, message["page_index"], target)
+        rgb = np.frombuffer(page.pixels, np.uint8).reshape(page.height_px, page.width_px, 3)
+        blank = is_blank(rgb, page.dpi)
+        if blank and page.damaged:
+            raise RenderError(
+                ReasonCode.RENDER_ERROR,
+                "nothing was drawn, and the renderer reports damage: a picture in it may be broken",
+            )
+        if message["save_png"] is not None:
+            try:
+                _save_png(page, Path(message["save_png"]))
+            except OSError as error:
+                return {"output_error": f"{message['save_png']}: {error.strerror or error}"}
+        return {
+            "width_pt": page.width_pt,
+            "height_pt": page.height_pt,
+            "width_px": page.width_px,
+            "height_px": page.height_px,
+            "dpi": page.dpi,
+            "low_resolution": page.low_resolution,
+            "blank": blank,
+            "size": 0
+            if blank
+            else self._fill(message["slot_fd"], _prepared(page, message["form"])),
+        }
+
+    def _document(self, path: str, identity: tuple[int, int]) -> pymupdf.Document:
+        """Return the open document; raise if the file is no longer the one that was hashed."""
+        if path in self._open:
+            self._open.move_to_end(path)
+            opened_as, document = self._open[path]
+            if opened_as == identity:
+                return document
+            del self._open[path]
+            document.close()
+        try:
+            now = os.stat(path)  # noqa: PTH116
+        except OSError as error:
+            raise RenderError(ReasonCode.UNREADABLE, _os_reason(error)) from error
+        if _identity(now) != identity:
+            raise RenderError(
+                ReasonCode.SOURCE_CHANGED,
+                "the file changed while it was being read; run again to read it anew",
+            )
+        document = open_document(path)
+        self._open[path] = (identity, document)
+        if len(self._open) > MAX_OPEN_DOCUMENTS:
+            _, (_, oldest) = self._open.popitem(last=False)
+            oldest.close()
+        return document
+
+    def _fill(self, fd: int, data: bytes) -> int:
+        """Copy the image into a slot, growing it if need be; returns the size in bytes."""
+        mapped = self._maps.get(fd)
+        if mapped is None or len(mapped) < len(data):
+            if os.fstat(fd).st_size < len(data):
+                os.ftruncate(fd, len(data))
+            mapped = self._maps[fd] = mmap.mmap(fd, os.fstat(fd).st_size)
+        mapped[: len(data)] = data
+        return len(data)
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _os_reason(error: OSError) -> str:
+    return f"the file cannot be read: {error.strerror or error}"
+
+
+def _prepared(page: RenderedPage, form: str) -> bytes:
+    match ImageForm(form):
+        case ImageForm.RGB:
+            return page.pixels
+        case ImageForm.PNG:
+            return encode_png(page.pixels, page.width_px, page.height_px, page.dpi)
+
+
+def _save_png(page: RenderedPage, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.tmp")
+    partial.write_bytes(encode_png(page.pixels, page.width_px, page.height_px, page.dpi))
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    serve(Worker().handle)
