@@ -1,0 +1,1 @@
+"""The embedded CPU engine: no GPU, no download; not DeepSeek-OCR, but the same output shape."""

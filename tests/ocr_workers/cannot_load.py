@@ -1,0 +1,3 @@
+"""Fails as an installation without its models would."""
+
+raise ModuleNotFoundError("No module named 'rapidocr'")
