@@ -1,0 +1,320 @@
+"""The composition root: options → documents, engine and pipeline → a run and its report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from dsocr_batch import __version__
+from dsocr_batch.discover import Discovered, Document, discover, refuse_collisions
+from dsocr_batch.engines.base import Engine
+from dsocr_batch.engines.resolve import (
+    AUTO,
+    CPU_ENGINE,
+    choose_engine,
+    has_cuda_device,
+    load_engine,
+)
+from dsocr_batch.errors import (
+    DsocrError,
+    ExitStatus,
+    LockHeld,
+    OutputNotWritable,
+    UsageError,
+)
+from dsocr_batch.options import RunOptions
+from dsocr_batch.output.lock import ShardLock
+from dsocr_batch.output.paths import document_paths
+from dsocr_batch.output.settings import claim_settings
+from dsocr_batch.output.write import write_atomically
+from dsocr_batch.pipeline.report import RunReport, printable_ignored, stage_shares
+from dsocr_batch.pipeline.resume import plan_document
+from dsocr_batch.pipeline.run import Run, RunResult, StopReason
+from dsocr_batch.pipeline.settings import PipelineSettings
+from dsocr_batch.pipeline.tally import Snapshot
+from dsocr_batch.shard import shard_of
+
+log = logging.getLogger(__name__)
+
+MIN_FREE_BYTES = 64 << 20
+"""A run stops while there is still room to end in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A run that has been checked and not yet begun."""
+
+    options: RunOptions
+    engine: Engine
+    discovered: Discovered
+    documents: tuple[Document, ...]
+    """Those of this shard, after ``--limit-docs``."""
+    text_settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a face needs to say how a run ended."""
+
+    exit_status: ExitStatus
+    result: RunResult
+    report: RunReport
+    report_path: Path
+
+
+def prepare(options: RunOptions) -> Job:
+    """Return a run with every check done that needs no work: nothing is written or opened.
+
+    Raises:
+        UsageError, InputMissing, EngineUnusable, OutputNotWritable: as their names say.
+    """
+    if sys.platform == "win32":
+        raise UsageError("dsocr-batch runs on Linux and macOS; on Windows use WSL2")
+    output_dir = options.output.output_dir
+    if output_dir.exists() and not output_dir.is_dir():
+        raise OutputNotWritable(
+            f"{output_dir} is a file: name a directory with --output-dir, it need not exist"
+        )
+    engine = _engine(options)
+    discovered = discover(options.input, output_dir)
+    refuse_collisions(discovered.documents, options.mode)
+    shard = options.input
+    documents = tuple(
+        document
+        for document in discovered.documents
+        if shard_of(document.relative, shard.num_shards) == shard.shard_index
+    )[: shard.limit_docs]
+    return Job(
+        options=options,
+        engine=engine,
+        discovered=discovered,
+        documents=documents,
+        text_settings=_text_settings(options, engine),
+    )
+
+
+def plan(job: Job) -> Iterator[tuple[Document, str]]:
+    """Yield each document of the shard with what a run would do; opens no document.
+
+    Raises:
+        SettingsConflict: the output directory holds results of other settings.
+    """
+    settings = _pipeline_settings(job, superseded=frozenset())
+    for document in job.documents:
+        planned = plan_document(
+            document, document_paths(settings.output_dir, document.relative), settings
+        )
+        if planned.done:
+            yield document, "done"
+        else:
+            yield document, "read" if planned.record is None else "complete"
+
+
+async def run(
+    job: Job,
+    *,
+    on_tick: Callable[[Snapshot], None],
+    on_ready: Callable[[Callable[[StopReason], None]], None],
+) -> Outcome:
+    """Do the run, write its report and return both.
+
+    Args:
+        job: from ``prepare``.
+        on_tick: called a few times a second with the state of the run.
+        on_ready: called once, before work, with the function that stops the run.
+
+    Raises:
+        DsocrError: the run could not go on; what is finished is kept and a rerun goes on.
+    """
+    output = job.options.output
+    _make_writable(output.output_dir)
+    shard = job.options.input
+    with ShardLock(output.output_dir, shard.shard_index, shard.num_shards) as lock:
+        superseded = claim_settings(
+            output.output_dir,
+            job.text_settings,
+            overwrite=output.overwrite,
+            allow_mixed=output.allow_mixed,
+        )
+        settings = _pipeline_settings(job, superseded)
+
+        def check() -> None:
+            _refuse_full_disk(output.output_dir)
+            if lock.lost:
+                raise LockHeld(
+                    f"another run has taken over {output.output_dir}; this one was taken for "
+                    "dead. What is finished is kept."
+                )
+
+        started_at = datetime.now(UTC)
+        pipeline_run = Run(
+            settings,
+            job.engine,
+            job.documents,
+            len(job.documents),
+            on_tick=on_tick,
+            check=check,
+        )
+        on_ready(pipeline_run.stop)
+        try:
+            await pipeline_run.execute()
+        except DsocrError as error:
+            with suppress(OutputNotWritable):  # it may be what ended the run
+                _report(job, settings, started_at, pipeline_run.result, error)
+            raise
+        return _report(job, settings, started_at, pipeline_run.result, None)
+
+
+def available_cores() -> int:
+    """Return the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _engine(options: RunOptions) -> Engine:
+    name = choose_engine(
+        options.engine_name,
+        has_cuda=options.engine_name == AUTO and has_cuda_device(),
+        num_shards=options.input.num_shards,
+    )
+    if options.engine_name == AUTO and name == CPU_ENGINE:
+        log.warning(
+            "No CUDA device is seen: reading with the CPU engine %s. This is not DeepSeek-OCR, "
+            "and it reads neither Greek nor Cyrillic nor Arabic.",
+            CPU_ENGINE,
+        )
+    return load_engine(name)(options.engine)
+
+
+def _text_settings(options: RunOptions, engine: Engine) -> dict[str, Any]:
+    """Return everything that can change the text of a page, for the settings digest."""
+    return {
+        "mode": options.mode.value,
+        "prompt": options.engine.effective_prompt(options.mode),
+        "dpi": options.dpi,
+        **asdict(engine.identity),
+    }
+
+
+def _pipeline_settings(job: Job, superseded: frozenset[str]) -> PipelineSettings:
+    options = job.options
+    limits = options.limits
+    return PipelineSettings(
+        output_dir=options.output.output_dir,
+        mode=options.mode,
+        prompt=options.engine.effective_prompt(options.mode),
+        dpi=options.dpi,
+        pages=options.pages,
+        text_settings=job.text_settings,
+        superseded=superseded,
+        overwrite=options.output.overwrite,
+        allow_mixed=options.output.allow_mixed,
+        retry_failed=options.output.retry_failed,
+        save_images=options.output.save_images,
+        discard_raw=options.output.discard_raw,
+        content_debug=options.content_debug,
+        render_workers=limits.cpu_workers or _default_render_workers(job.engine),
+        page_timeout_s=limits.page_timeout_s,
+        engine_timeout_s=limits.engine_timeout_s,
+        max_runtime_s=limits.max_runtime_s,
+        max_failed_share=limits.max_failed_share,
+    )
+
+
+def _default_render_workers(engine: Engine) -> int:
+    """Return the cores that the engine leaves, less one for this process; at least one."""
+    return max(1, available_cores() - max(1, engine.cpu_processes))
+
+
+def _make_writable(output_dir: Path) -> None:
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputNotWritable(
+            f"{output_dir} cannot be made: {error.strerror}. Name another --output-dir."
+        ) from error
+    _refuse_full_disk(output_dir)
+
+
+def _refuse_full_disk(output_dir: Path) -> None:
+    free_bytes = shutil.disk_usage(output_dir).free
+    if free_bytes < MIN_FREE_BYTES:
+        raise OutputNotWritable(
+            f"only {free_bytes >> 20} MiB are free in {output_dir}; the run stops at "
+            f"{MIN_FREE_BYTES >> 20} MiB. Make room and run the same command again to go on."
+        )
+
+
+def exit_status(result: RunResult) -> ExitStatus:
+    """Return how a run that came to an orderly end is told to the shell."""
+    if result.tally.documents_broken:
+        return ExitStatus.BUG
+    if result.work_left:
+        match result.stopped_by:
+            case StopReason.SIGINT:
+                return ExitStatus.SIGINT
+            case StopReason.SIGTERM:
+                return ExitStatus.SIGTERM
+            case StopReason.MAX_RUNTIME:
+                return ExitStatus.STOPPED_BY_MAX_RUNTIME
+            case None:
+                raise AssertionError("a run that was not stopped has left work")
+    return ExitStatus.SOME_FAILED if result.tally.has_failures else ExitStatus.OK
+
+
+def _report(
+    job: Job,
+    settings: PipelineSettings,
+    started_at: datetime,
+    result: RunResult,
+    error: DsocrError | None,
+) -> Outcome:
+    status = exit_status(result) if error is None else error.exit_status
+    identity = job.engine.identity
+    shard = job.options.input
+    snapshot = result.snapshot
+    shares = stage_shares(result, settings.render_workers, job.engine.capacity)
+    report = RunReport(
+        started_at=started_at.isoformat(timespec="seconds"),
+        ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        exit_status=status,
+        stopped_by=result.stopped_by,
+        error=str(error) if error else None,
+        dsocr_batch=__version__,
+        engine=identity.engine,
+        model=identity.model,
+        model_revision=identity.model_revision,
+        settings_digest=settings.digest,
+        settings=settings.text_settings,
+        num_shards=shard.num_shards,
+        shard_index=shard.shard_index,
+        documents_total=snapshot.documents_total,
+        documents=snapshot.documents,
+        documents_found=snapshot.documents_found,
+        pages=snapshot.pages,
+        pages_found=snapshot.pages_found,
+        flags=snapshot.flags,
+        counters=snapshot.counters,
+        wall_s=round(snapshot.elapsed_s, 3),
+        pages_per_s=round(snapshot.pages_done / max(snapshot.elapsed_s, 1e-9), 4),
+        output_tokens=snapshot.output_tokens,
+        shares=shares,
+        held_back_by="engine" if shares.engine_busy >= shares.render_busy else "render",
+        failures=result.tally.failures,
+        ignored=printable_ignored(job.discovered.ignored),
+    )
+    name = f"{started_at:%Y%m%dT%H%M%SZ}-shard-{shard.shard_index}-of-{shard.num_shards}"
+    path = settings.output_dir / ".dsocr" / "runs" / f"{name}-{os.getpid()}.json"
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    return Outcome(exit_status=status, result=result, report=report, report_path=path)

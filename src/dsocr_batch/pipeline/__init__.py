@@ -1,0 +1,1 @@
+"""Documents → pages in flight → finished documents. Everything concurrent is in here."""

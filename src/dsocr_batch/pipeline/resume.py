@@ -1,0 +1,128 @@
+"""Which documents are done, and which pages of the others still have to be read."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+from dsocr_batch.discover import Document
+from dsocr_batch.errors import SettingsConflict
+from dsocr_batch.names import display_path
+from dsocr_batch.output.journal import LoadedJournal
+from dsocr_batch.output.paths import DocumentPaths
+from dsocr_batch.output.record import DamagedError, outputs_intact, read_record
+from dsocr_batch.pipeline.settings import PipelineSettings
+from dsocr_batch.records import (
+    DocumentRecord,
+    FailureClass,
+    JournalEntry,
+    PageRecord,
+    PageState,
+    Source,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What an earlier run left of a document. Nothing to do if ``done``."""
+
+    record: DocumentRecord | None
+    done: bool
+    size: int
+    """Bytes of the source; this and its mtime are 0 if they cannot be told."""
+    mtime_ns: int
+
+
+def plan_document(document: Document, paths: DocumentPaths, settings: PipelineSettings) -> Plan:
+    """Return what is left to do, from the record and a stat of the source alone.
+
+    Raises:
+        SettingsConflict: the record was made with settings that this run may not touch.
+    """
+    try:
+        stat = os.stat(document.path)  # noqa: PTH116 (a surrogateescape string)
+        size, mtime_ns = stat.st_size, stat.st_mtime_ns
+    except OSError:
+        size, mtime_ns = 0, 0  # opening it will tell what is wrong
+    record = None if settings.overwrite else _usable_record(paths, settings)
+    if record is None:
+        return Plan(record=None, done=False, size=size, mtime_ns=mtime_ns)
+    if record.settings_digest != settings.digest:
+        return Plan(record=record, done=True, size=size, mtime_ns=mtime_ns)  # --allow-mixed
+    unchanged = (record.source.bytes, record.source.mtime_ns) == (size, mtime_ns)
+    done = unchanged and is_done(record, paths, settings)
+    return Plan(record=record, done=done, size=size, mtime_ns=mtime_ns)
+
+
+def is_done(record: DocumentRecord, paths: DocumentPaths, settings: PipelineSettings) -> bool:
+    """Return whether a record leaves nothing to read and its files are all there."""
+    if not outputs_intact(record, paths.record.parent):
+        return False
+    if record.page_count is None or not record.pages:
+        return not _to_be_retried(record.failure_class, settings)
+    return not pages_to_read(record.page_count, {p.page_number: p for p in record.pages}, settings)
+
+
+def kept_entries(
+    journal: LoadedJournal | None, source: Source, page_count: int, settings: PipelineSettings
+) -> dict[int, JournalEntry]:
+    """Return the finished pages of a journal, if it is of these bytes and these settings."""
+    if settings.overwrite or journal is None:
+        return {}
+    header = journal.header
+    if (header.source.sha256, header.page_count) != (source.sha256, page_count):
+        return {}
+    if header.settings_digest != settings.digest:
+        return {}
+    return {
+        number: entry
+        for number, entry in journal.entries.items()
+        if 1 <= number <= page_count and not _to_be_read(entry.page, settings)
+    }
+
+
+def pages_to_read(
+    page_count: int, pages: dict[int, PageRecord], settings: PipelineSettings
+) -> list[int]:
+    """Return the selected page indices (0-based) that no earlier run has settled."""
+    return [
+        index
+        for index in settings.pages.indices(page_count)
+        if index + 1 not in pages or _to_be_read(pages[index + 1], settings)
+    ]
+
+
+def _usable_record(paths: DocumentPaths, settings: PipelineSettings) -> DocumentRecord | None:
+    try:
+        record = read_record(paths.record)
+    except DamagedError as error:
+        log.warning(
+            "%s is damaged (%s): the document is taken up again", display_path(paths.record), error
+        )
+        return None
+    if record is None or record.settings_digest in settings.superseded:
+        return None
+    if record.settings_digest != settings.digest and not settings.allow_mixed:
+        raise SettingsConflict(
+            f"{display_path(paths.record)} was made with other settings than this run's. "
+            "Use --overwrite to read everything again, --allow-mixed to keep what is done, "
+            "or another --output-dir."
+        )
+    return record
+
+
+def _to_be_read(page: PageRecord, settings: PipelineSettings) -> bool:
+    match page.state:
+        case PageState.OK | PageState.BLANK | PageState.TRUNCATED:
+            return False
+        case PageState.NOT_REQUESTED:
+            return True
+        case PageState.FAILED:
+            return _to_be_retried(page.failure_class, settings)
+
+
+def _to_be_retried(failure_class: FailureClass | None, settings: PipelineSettings) -> bool:
+    return settings.retry_failed or failure_class is FailureClass.TRANSIENT

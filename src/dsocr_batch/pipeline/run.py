@@ -1,0 +1,407 @@
+"""One run: render workers, engine and writer, all at work at once.
+
+Each render worker has a lane, which takes turns from the schedule and renders pages into
+slots. A rendered page becomes a task of its own: it waits for a place in the engine, is read,
+is journaled, and the last page of a document finishes that document. Nothing waits for a batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from dsocr_batch.discover import Document
+from dsocr_batch.engines.base import Engine, PageReadError, PageRequest, Reading
+from dsocr_batch.errors import DsocrError, TooManyFailures
+from dsocr_batch.names import display_path
+from dsocr_batch.pipeline.document import MAX_TIMEOUTS, OpenJob
+from dsocr_batch.pipeline.entries import (
+    blank,
+    failed_render,
+    quarantined,
+    read_page,
+    rendered_page,
+)
+from dsocr_batch.pipeline.schedule import Schedule
+from dsocr_batch.pipeline.settings import PipelineSettings
+from dsocr_batch.pipeline.store import DocumentStore
+from dsocr_batch.pipeline.supervise import EngineSupervisor, PageInterruptedError
+from dsocr_batch.pipeline.tally import Snapshot, Tally
+from dsocr_batch.records import (
+    DocumentRecord,
+    FailureClass,
+    JournalEntry,
+    PageState,
+    PageTiming,
+    ReasonCode,
+)
+from dsocr_batch.render.pool import PageJob, RenderedPage, RenderFailed, RenderWorker
+from dsocr_batch.render.slots import Slot, SlotPool
+
+log = logging.getLogger(__name__)
+
+RUN_AHEAD_BYTES = 128 << 20
+"""Rendered pages that wait for the engine may take this much memory."""
+
+TICK_S = 0.25
+SYNC_S = 1.0
+STOP_GRACE_S = 5.0
+"""After a signal, pages inside the engine get this long to finish."""
+
+MIN_PAGES_TO_JUDGE = 200
+"""``--max-failed-share`` is judged from this many pages on."""
+
+QUARANTINE_AFTER = 2
+"""A page that was in the engine this often when the engine was lost is not tried again."""
+
+
+class StopReason(StrEnum):
+    """Why a run ended before its work was done."""
+
+    SIGINT = "SIGINT"
+    SIGTERM = "SIGTERM"
+    MAX_RUNTIME = "--max-runtime"
+
+
+class _GraceOver(Exception):
+    """The time that a stopped run gives its pages is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended."""
+
+    stopped_by: StopReason | None
+    """None if the run came to its end."""
+    work_left: bool
+    tally: Tally
+    snapshot: Snapshot
+
+
+class Run:
+    """Reads documents through an engine; use once, from one event loop."""
+
+    def __init__(
+        self,
+        settings: PipelineSettings,
+        engine: Engine,
+        documents: Iterable[Document],
+        documents_total: int,
+        *,
+        on_tick: Callable[[Snapshot], None],
+        check: Callable[[], None],
+    ) -> None:
+        """Prepare a run.
+
+        Args:
+            settings: how documents are read, resumed and written.
+            engine: not started; it is, when the first page needs it.
+            documents: what to read, in this order.
+            documents_total: their number, for progress.
+            on_tick: called a few times a second with the state of the run.
+            check: called once a second; raises to end the run (disk full, lock lost).
+        """
+        self._settings = settings
+        self._engine = engine
+        self._on_tick = on_tick
+        self._check = check
+        self._tally = Tally(documents_total)
+        self._schedule = Schedule(documents, settings.render_workers)
+        self._supervisor = EngineSupervisor(engine, settings.engine_timeout_s)
+        self._store = DocumentStore(settings, engine.identity)
+        page_bytes = 3 * engine.max_side_px**2
+        slot_count = max(settings.render_workers + 1, RUN_AHEAD_BYTES // page_bytes)
+        self._slots = SlotPool(slot_count)
+        self._workers = [
+            RenderWorker(self._slots.fds, settings.page_timeout_s)
+            for _ in range(settings.render_workers)
+        ]
+        self._engine_places = asyncio.Semaphore(engine.capacity)
+        # Journaling lags a little behind; this keeps it from lagging without bound.
+        self._pages_under_way = asyncio.Semaphore(engine.capacity + 2 * slot_count)
+        self._tasks: asyncio.TaskGroup | None = None
+        self._stop_reason: StopReason | None = None
+        self._grace_ends = float("inf")
+
+    def stop(self, reason: StopReason) -> None:
+        """Take no more pages and let those inside the engine finish.
+
+        After a signal they have a few seconds for it, after a second signal none.
+        """
+        if reason is not StopReason.MAX_RUNTIME:
+            is_second = self._grace_ends < float("inf")
+            self._grace_ends = time.monotonic() + (0 if is_second else STOP_GRACE_S)
+        if self._stop_reason is None or reason is not StopReason.MAX_RUNTIME:
+            self._stop_reason = reason
+        self._schedule.stop()
+
+    @property
+    def result(self) -> RunResult:
+        """How the run stands, or ended."""
+        return RunResult(
+            stopped_by=self._stop_reason,
+            work_left=self._schedule.has_work,
+            tally=self._tally,
+            snapshot=self._tally.snapshot((), "finished"),
+        )
+
+    async def execute(self) -> None:
+        """Read everything; ``result`` tells how it ended.
+
+        Raises:
+            DsocrError: the run cannot go on; what is finished is kept.
+        """
+        try:
+            async with asyncio.TaskGroup() as outer:
+                ticker = outer.create_task(self._tick())
+                async with asyncio.TaskGroup() as self._tasks:
+                    for worker in self._workers:
+                        self._tasks.create_task(self._lane(worker))
+                ticker.cancel()
+        except BaseExceptionGroup as group:
+            error = _decisive(group)
+            if not isinstance(error, _GraceOver):
+                raise error from group
+            log.info("pages in flight are left for the next run")
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(worker.close() for worker in self._workers))
+        await self._supervisor.close()
+        self._slots.close()
+        await self._store.close()
+
+    # ---- lanes: one for each render worker -------------------------------------------------
+
+    async def _lane(self, worker: RenderWorker) -> None:
+        while (turn := await self._schedule.next_turn()) is not None:
+            if isinstance(turn, Document):
+                await self._open(worker, turn)
+                continue
+            job, page_indices = turn
+            for page_index in page_indices:
+                if self._stop_reason is None:
+                    await self._render(worker, job, page_index)
+                else:
+                    job.put_back(page_index)
+
+    async def _open(self, worker: RenderWorker, document: Document) -> None:
+        plan = await self._store.plan(document)
+        if plan.done and plan.record is not None:
+            self._tally.document_found(plan.record)
+            self._schedule.settled()
+            return
+        try:
+            opened = await worker.open(document.path, display_path(document.relative), plan.size)
+        except RenderFailed as failure:
+            log.warning("%s: %s", display_path(document.relative), failure.reason)
+            record = await self._store.unreadable(document, plan, failure)
+            self._tally.document_opened(0)
+            self._settle_document(record)
+            return
+        job = await self._store.begin(document, plan, opened)
+        if isinstance(job, DocumentRecord):
+            self._tally.document_opened(0)
+            self._settle_document(job)
+            return
+        self._tally.document_opened(len(job.pending))
+        self._supervisor.begin()
+        self._schedule.opened(job)
+
+    async def _render(self, worker: RenderWorker, job: OpenJob, page_index: int) -> None:
+        await self._pages_under_way.acquire()
+        waiting_since = time.monotonic()
+        slot = await self._slots.acquire()
+        started = time.monotonic()
+        self._tally.slot_wait_s += started - waiting_since
+        try:
+            page = await self._rendered(worker, job, page_index, slot)
+        except RenderFailed as failure:
+            self._slots.release(slot)
+            job.timeouts += failure.reason_code is ReasonCode.RENDER_TIMEOUT
+            entry = failed_render(page_index, failure, time.monotonic() - started)
+            self._spawn(self._settle_page(job, page_index, entry))
+            return
+        if page.image is None:
+            self._slots.release(slot)
+            entry = blank(rendered_page(page_index, page))
+            self._spawn(self._settle_page(job, page_index, entry))
+            return
+        self._spawn(self._read(job, page_index, page, slot))
+
+    async def _rendered(
+        self, worker: RenderWorker, job: OpenJob, page_index: int, slot: Slot
+    ) -> RenderedPage:
+        if job.timeouts >= MAX_TIMEOUTS:
+            raise RenderFailed(
+                ReasonCode.DOCUMENT_HANGS,
+                f"not tried: {MAX_TIMEOUTS} other pages of this document took too long to render",
+                FailureClass.INPUT,
+            )
+        save_png = None
+        if self._settings.save_images:
+            save_png = str(job.paths.assets_dir / f"page-{page_index + 1:04d}.png")
+        page_job = PageJob(
+            path=job.document.path,
+            source=job.source,
+            page_index=page_index,
+            dpi=self._settings.dpi,
+            max_side_px=self._engine.max_side_px,
+            form=self._engine.image_form,
+            save_png=save_png,
+        )
+        return await worker.render(page_job, slot)
+
+    # ---- pages: one task each --------------------------------------------------------------
+
+    async def _read(self, job: OpenJob, page_index: int, page: RenderedPage, slot: Slot) -> None:
+        lent = [slot]
+
+        def release_image() -> None:
+            if lent:
+                self._slots.release(lent.pop())
+
+        rendered_at = time.monotonic()
+        try:
+            async with self._engine_places:
+                if self._stop_reason is not None:
+                    self._return_page(job, page_index)
+                    return
+                await self._supervisor.ready()
+                submitted_at = time.monotonic()
+                outcome = await self._attempt(job, page_index, page, release_image)
+        finally:
+            release_image()
+        timing = PageTiming(
+            render_s=page.render_s,
+            wait_s=round(submitted_at - rendered_at, 6),
+            engine_s=round(time.monotonic() - submitted_at, 6),
+        )
+        if isinstance(outcome, PageInterruptedError):
+            await self._interrupted(job, page_index, page)
+            return
+        entry = read_page(replace(rendered_page(page_index, page), timing=timing), outcome)
+        if self._settings.content_debug:
+            log.info(
+                "%s: %s %r", job.page_id(page_index), entry.page.attempts, entry.raw_text[:200]
+            )
+        await self._settle_page(job, page_index, entry)
+
+    async def _attempt(
+        self,
+        job: OpenJob,
+        page_index: int,
+        page: RenderedPage,
+        release_image: Callable[[], None],
+    ) -> Reading | PageReadError | PageInterruptedError:
+        if page.image is None:
+            raise AssertionError("a blank page never reaches the engine")
+        request = PageRequest(
+            page_id=job.page_id(page_index),
+            image=page.image,
+            prompt=self._settings.prompt,
+            release_image=release_image,
+            on_progress=self._supervisor.note_progress,
+        )
+        try:
+            return await self._supervisor.read(request)
+        except (PageReadError, PageInterruptedError) as error:
+            return error
+
+    async def _interrupted(self, job: OpenJob, page_index: int, page: RenderedPage) -> None:
+        """Submit a page again after the engine was lost, unless it may be the page's fault."""
+        job.crashes[page_index] += 1
+        if job.crashes[page_index] < QUARANTINE_AFTER:
+            self._return_page(job, page_index)
+            return
+        entry = quarantined(rendered_page(page_index, page), job.crashes[page_index])
+        await self._settle_page(job, page_index, entry)
+
+    def _return_page(self, job: OpenJob, page_index: int) -> None:
+        """Let a page that was rendered wait to be rendered again."""
+        job.put_back(page_index)
+        self._pages_under_way.release()
+        self._schedule.page_returned(job)
+
+    async def _settle_page(self, job: OpenJob, page_index: int, entry: JournalEntry) -> None:
+        """Bring a page to its one state; the last page of a document finishes it."""
+        await self._store.append(job, entry)
+        self._pages_under_way.release()
+        job.in_flight.discard(page_index)
+        self._tally.page_finished(entry.page)
+        if entry.page.state in (PageState.FAILED, PageState.TRUNCATED):
+            log.warning("%s: %s: %s", job.page_id(page_index), entry.page.state, entry.page.reason)
+        self._refuse_mass_failure()
+        if job.is_finished:
+            await self._finish(job)
+
+    async def _finish(self, job: OpenJob) -> None:
+        try:
+            self._settle_document(await self._store.finish(job))
+        except DsocrError:
+            raise
+        except Exception:
+            # The border of a document: our own mistake in one must not stop a corpus. Its pages
+            # are in the journal, so mending the mistake costs no page.
+            log.exception("%s: a bug; please report it", job.source.path)
+            self._tally.documents_broken += 1
+            self._schedule.settled()
+
+    def _settle_document(self, record: DocumentRecord) -> None:
+        self._tally.document_finished(record)
+        self._schedule.settled()
+
+    def _spawn(self, page: Coroutine[Any, Any, None]) -> None:
+        if self._tasks is None:
+            raise AssertionError("a page outside of execute()")
+        self._tasks.create_task(page)
+
+    # ---- the clock -------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        """Show progress, make journals durable, and watch over limits, a few times a second."""
+        synced_at = time.monotonic()
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._on_tick(self._tally.snapshot(self._supervisor.in_flight, self._status()))
+            now = time.monotonic()
+            if now >= self._grace_ends:
+                raise _GraceOver
+            if now - synced_at < SYNC_S:
+                continue
+            synced_at = now
+            await self._store.sync()
+            self._check()
+            self._supervisor.check_silence()
+            limit_s = self._settings.max_runtime_s
+            if limit_s is not None and now - self._tally.started > limit_s:
+                self.stop(StopReason.MAX_RUNTIME)
+
+    def _status(self) -> str:
+        if self._stop_reason is not None:
+            return f"stopping ({self._stop_reason}): pages in flight are being finished"
+        return "loading the engine" if self._supervisor.is_loading else "reading"
+
+    def _refuse_mass_failure(self) -> None:
+        share = self._tally.failed_share
+        if self._tally.pages_done >= MIN_PAGES_TO_JUDGE and share > self._settings.max_failed_share:
+            raise TooManyFailures(
+                f"{share:.0%} of {self._tally.pages_done} pages failed, more than "
+                f"--max-failed-share {self._settings.max_failed_share:g}. The newest reasons are "
+                "above; after mending the cause, run again with --retry-failed."
+            )
+
+
+def _decisive(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that ended a run: a bug before a known error before the end of grace."""
+    leaves = [
+        _decisive(error) if isinstance(error, BaseExceptionGroup) else error
+        for error in group.exceptions
+    ]
+    return min(leaves, key=lambda e: (isinstance(e, _GraceOver), isinstance(e, DsocrError)))

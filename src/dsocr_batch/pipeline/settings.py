@@ -1,0 +1,42 @@
+"""What the pipeline is told: the values of a run that it needs, and nothing of the face."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dsocr_batch.options import PageSelection
+from dsocr_batch.output.settings import settings_digest
+from dsocr_batch.records import Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSettings:
+    """How documents are read, resumed and written."""
+
+    output_dir: Path
+    mode: Mode
+    prompt: str
+    dpi: int
+    pages: PageSelection
+    text_settings: Mapping[str, Any]
+    """Everything that can change the text of a page; its digest is in every record."""
+    superseded: frozenset[str] = frozenset()
+    """Digests of results that an earlier ``--overwrite`` has given up."""
+    overwrite: bool = False
+    allow_mixed: bool = False
+    retry_failed: bool = False
+    save_images: bool = False
+    discard_raw: bool = False
+    content_debug: bool = False
+    render_workers: int = 1
+    page_timeout_s: float = 60.0
+    engine_timeout_s: float = 300.0
+    max_runtime_s: float | None = None
+    max_failed_share: float = 0.5
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", settings_digest(self.text_settings))

@@ -1,0 +1,166 @@
+"""Everything on disk, done in one writer thread so that the event loop never waits for a disk."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+from dsocr_batch.discover import Document
+from dsocr_batch.engines.base import EngineIdentity
+from dsocr_batch.names import display_path
+from dsocr_batch.output.journal import Journal, load_journal
+from dsocr_batch.output.paths import DocumentPaths, document_paths
+from dsocr_batch.output.record import write_record
+from dsocr_batch.output.write import remove_output
+from dsocr_batch.pipeline.document import OpenJob
+from dsocr_batch.pipeline.finish import (
+    Provenance,
+    finish_document,
+    unreadable_record,
+    write_unreadable,
+)
+from dsocr_batch.pipeline.resume import Plan, is_done, kept_entries, pages_to_read, plan_document
+from dsocr_batch.pipeline.settings import PipelineSettings
+from dsocr_batch.records import (
+    DocumentRecord,
+    DocumentState,
+    FailureClass,
+    JournalEntry,
+    JournalHeader,
+    Source,
+)
+from dsocr_batch.render.pool import OpenedDocument, RenderFailed
+
+_T = TypeVar("_T")
+
+
+class DocumentStore:
+    """Plans, journals and finishes documents; every method may raise OutputNotWritable."""
+
+    def __init__(self, settings: PipelineSettings, identity: EngineIdentity) -> None:
+        self._settings = settings
+        self._provenance = Provenance(
+            settings_digest=settings.digest, identity=identity, mode=settings.mode
+        )
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+        self._jobs: set[OpenJob] = set()
+
+    async def plan(self, document: Document) -> Plan:
+        """Return what earlier runs left of a document (see ``resume.plan_document``)."""
+        return await self._run(
+            lambda: plan_document(document, self._paths(document), self._settings)
+        )
+
+    async def begin(
+        self, document: Document, plan: Plan, opened: OpenedDocument
+    ) -> OpenJob | DocumentRecord:
+        """Return the job of reading a document, or its record if nothing is left to read."""
+        result = await self._run(lambda: self._begin(document, plan, opened))
+        if isinstance(result, OpenJob):
+            self._jobs.add(result)
+        return result
+
+    async def append(self, job: OpenJob, entry: JournalEntry) -> None:
+        """Put a finished page into the journal."""
+        await self._run(lambda: job.journal.append(entry))
+        job.entries[entry.page.page_number] = entry
+
+    async def finish(self, job: OpenJob) -> DocumentRecord:
+        """Write a document all of whose requested pages are done, and return its record."""
+        record = await self._run(lambda: self._finish(job))
+        self._jobs.discard(job)
+        return record
+
+    async def unreadable(
+        self, document: Document, plan: Plan, failure: RenderFailed
+    ) -> DocumentRecord:
+        """Record a document that cannot be opened.
+
+        What an earlier run read of it stays if the failure may pass by itself.
+        """
+        return await self._run(lambda: self._unreadable(document, plan, failure))
+
+    async def sync(self) -> None:
+        """Make the journals safe against a power cut."""
+        jobs = tuple(self._jobs)
+        await self._run(lambda: _each(jobs, Journal.sync))
+
+    async def close(self) -> None:
+        """Close the journals of unfinished documents; a later run takes them up."""
+        jobs = tuple(self._jobs)
+        try:
+            await self._run(lambda: _each(jobs, Journal.close))
+        finally:
+            self._thread.shutdown()
+
+    async def _run(self, action: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, action)
+
+    def _paths(self, document: Document) -> DocumentPaths:
+        return document_paths(self._settings.output_dir, document.relative)
+
+    def _begin(
+        self, document: Document, plan: Plan, opened: OpenedDocument
+    ) -> OpenJob | DocumentRecord:
+        paths = self._paths(document)
+        record = plan.record
+        if (
+            record is not None
+            and record.source.sha256 == opened.source.sha256
+            and is_done(record, paths, self._settings)
+        ):  # the file was only touched
+            record = replace(record, source=opened.source)
+            write_record(paths.record, record)
+            return record
+        entries = kept_entries(
+            load_journal(paths.journal), opened.source, opened.page_count, self._settings
+        )
+        done = {number: entry.page for number, entry in entries.items()}
+        header = JournalHeader(
+            source=opened.source,
+            settings_digest=self._settings.digest,
+            page_count=opened.page_count,
+        )
+        job = OpenJob(
+            document=document,
+            paths=paths,
+            source=opened.source,
+            page_count=opened.page_count,
+            journal=Journal.start(paths.journal, header, entries.values()),
+            entries=entries,
+            pending=deque(pages_to_read(opened.page_count, done, self._settings)),
+        )
+        return job if job.pending else self._finish(job)
+
+    def _finish(self, job: OpenJob) -> DocumentRecord:
+        job.journal.close()
+        record = finish_document(
+            job.paths, job.source, job.page_count, job.entries, self._provenance
+        )
+        if self._settings.discard_raw and record.state is DocumentState.OK:
+            remove_output(job.paths.journal)
+        return record
+
+    def _unreadable(self, document: Document, plan: Plan, failure: RenderFailed) -> DocumentRecord:
+        source = failure.source or Source(
+            path=display_path(document.relative),
+            bytes=plan.size,
+            mtime_ns=plan.mtime_ns,
+            sha256=None,
+        )
+        record = unreadable_record(
+            source, failure.reason_code, failure.reason, failure.failure_class, self._provenance
+        )
+        was_read = plan.record is not None and plan.record.outputs
+        if failure.failure_class is FailureClass.INPUT or not was_read:
+            write_unreadable(self._paths(document), record)
+        return record
+
+
+def _each(jobs: Iterable[OpenJob], action: Callable[[Journal], None]) -> None:
+    for job in jobs:
+        action(job.journal)

@@ -1,0 +1,55 @@
+"""Fixtures that tests share."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from documents import write_pdf
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Other people's files, where this machine has them beside the checkout."""
+    folder = Path(os.environ.get("DSOCR_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no test data in {folder}; set DSOCR_TEST_DATA")
+    return folder
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Seven documents with 21 pages, one of them blank, in two folders."""
+    folder = tmp_path / "in"
+    for number in range(5):
+        name = folder / f"doc{number}.pdf"
+        write_pdf(name, [f"document {number}, page {page}" for page in range(1, number + 2)])
+    write_pdf(folder / "sub" / "with blank.pdf", ["first", None, "third"])
+    write_pdf(folder / "sub" / "upper.PDF", ["one", "two", "three"])
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """The output directory of a test's runs; not made yet."""
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[..., Path]:
+    """Return a writer of scripts for the scripted engine, which log what it reads."""
+
+    def write(**script: Any) -> Path:
+        path = tmp_path / "script.json"
+        script.setdefault("log", str(tmp_path / "reads.log"))
+        path.write_text(json.dumps(script), encoding="utf-8")
+        return path
+
+    return write

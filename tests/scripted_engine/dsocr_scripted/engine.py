@@ -1,0 +1,149 @@
+"""An engine that does what a JSON script tells it, page by page; ``--model SCRIPT.json``.
+
+The text of a page is made from the pixels that arrived, so a page that gets another page's
+image, or is read twice with a difference, shows in the output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dsocr_batch.child import ChildDiedError, ChildProcess, ChildTimeoutError
+from dsocr_batch.engines.base import (
+    EngineIdentity,
+    EngineLostError,
+    PageReadError,
+    PageRequest,
+    Reading,
+    refuse_unsupported,
+)
+from dsocr_batch.errors import EngineUnusable
+from dsocr_batch.options import EngineOptions
+from dsocr_batch.prepare.image import ImageForm
+from dsocr_batch.records import FailureClass, FinishReason
+
+HONOURS = frozenset(
+    {"model", "prompt", "clean_prompt", "grounded_prompt", "max_tokens", "batch_pages"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Script:
+    """What the engine does; ``pages`` overrides by page id, such as ``sub/paper.pdf#2``.
+
+    A page may have: ``text``, ``finish`` (stop, length, loop), ``fail`` (a reason), ``lost``
+    (how often the engine is lost on it), ``hang`` (how often it never answers), ``delay_s``.
+    """
+
+    delay_s: float = 0.0
+    start_s: float = 0.0
+    capacity: int = 8
+    own_process: bool = False
+    unusable: str | None = None
+    form: ImageForm = ImageForm.RGB
+    log: str | None = None
+    """File that gets one line for each page that is read to its end."""
+    pages: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def create_engine(options: EngineOptions) -> ScriptedEngine:
+    refuse_unsupported("scripted", options, HONOURS)
+    script = Script()
+    if options.model is not None:
+        script = Script(**json.loads(Path(options.model).read_text(encoding="utf-8")))
+    return ScriptedEngine(script, capacity=options.batch_pages or script.capacity)
+
+
+class ScriptedEngine:
+    def __init__(self, script: Script, capacity: int) -> None:
+        self._script = script
+        self._capacity = 1 if script.own_process else capacity
+        self._calls: dict[tuple[str, str], int] = {}
+        self._child: ChildProcess | None = None
+
+    @property
+    def identity(self) -> EngineIdentity:
+        return EngineIdentity(engine="scripted", model="script", model_revision="1")
+
+    @property
+    def image_form(self) -> ImageForm:
+        return ImageForm(self._script.form)
+
+    @property
+    def max_side_px(self) -> int:
+        return 1024
+
+    @property
+    def capacity(self) -> int:
+        return self._capacity
+
+    @property
+    def cpu_processes(self) -> int:
+        return 0
+
+    async def start(self) -> None:
+        await asyncio.sleep(self._script.start_s)
+        if self._script.unusable is not None:
+            raise EngineUnusable(self._script.unusable)
+        if self._script.own_process:
+            self._child = ChildProcess.spawn("dsocr_scripted.child")
+
+    async def read(self, request: PageRequest) -> Reading:
+        digest = hashlib.sha256(request.image.data).hexdigest()[:16]
+        request.release_image()
+        page = self._script.pages.get(request.page_id, {})
+        if self._remaining("hang", request.page_id, page):
+            await asyncio.Event().wait()
+        await self._spend(page.get("delay_s", self._script.delay_s))
+        if self._remaining("lost", request.page_id, page):
+            raise EngineLostError(f"the script lost the engine on {request.page_id}")
+        if "fail" in page:
+            failure_class = FailureClass(page.get("failure_class", FailureClass.TRANSIENT))
+            raise PageReadError(page["fail"], failure_class)
+        if self._script.log is not None:
+            _append_line(Path(self._script.log), request.page_id)
+        text = page.get("text", _default_text(request.page_id, digest))
+        return Reading(
+            text=text,
+            finish_reason=FinishReason(page.get("finish", FinishReason.STOP)),
+            output_tokens=len(text) // 4,
+        )
+
+    async def close(self) -> None:
+        if self._child is not None:
+            child, self._child = self._child, None
+            await child.close()
+
+    async def _spend(self, delay_s: float) -> None:
+        if self._child is None:
+            await asyncio.sleep(delay_s)
+            return
+        try:
+            await self._child.call({"delay_s": delay_s}, timeout_s=60)
+        except (ChildDiedError, ChildTimeoutError) as error:
+            raise EngineLostError(str(error)) from error
+
+    def _remaining(self, what: str, page_id: str, page: dict[str, Any]) -> bool:
+        """True for the first ``page[what]`` calls for this page."""
+        calls = self._calls.get((what, page_id), 0)
+        self._calls[what, page_id] = calls + 1
+        return calls < int(page.get(what, 0))
+
+
+def _append_line(path: Path, line: str) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def _default_text(page_id: str, digest: str) -> str:
+    return (
+        "<|ref|>title<|/ref|><|det|>[[100, 50, 900, 90]]<|/det|>\n"
+        f"# Page {page_id}\n\n"
+        "<|ref|>text<|/ref|><|det|>[[100, 100, 900, 400]]<|/det|>\n"
+        f"Its pixels are {digest}.\n"
+    )
