@@ -15,7 +15,6 @@ import pymupdf
 import pytest
 
 from dsocr_batch.engines.base import EngineLostError, PageReadError, PageRequest, Reading
-from dsocr_batch.engines.rapidocr.capacity import free_memory, usable_cores
 from dsocr_batch.engines.rapidocr.confidence import LOW_CONFIDENCE, page_confidence, read_share
 from dsocr_batch.engines.rapidocr.engine import RapidOcrEngine, create_engine
 from dsocr_batch.engines.rapidocr.geometry import TextLine
@@ -183,19 +182,6 @@ def test_the_parent_side_imports_neither_rapidocr_nor_onnxruntime_nor_opencv() -
         "assert not {'rapidocr', 'onnxruntime', 'cv2', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def test_cores_are_those_that_the_container_may_use() -> None:
-    assert usable_cores("100000 100000") == 1
-    assert usable_cores("50000 100000") == 1
-    assert usable_cores("max 100000") == usable_cores("") >= 1
-
-
-def test_free_memory_is_the_smaller_of_the_machines_and_the_containers() -> None:
-    assert free_memory("MemAvailable:    1000 kB\n", "", "") == 1_024_000
-    assert free_memory("MemAvailable:    1000 kB\n", "max\n", "5\n") == 1_024_000
-    assert free_memory("MemAvailable:    1000 kB\n", "900000\n", "400000\n") == 500_000
-    assert free_memory("", "", "") is None
 
 
 def level_line(text: str, confidence: float, y: float = 0) -> TextLine:

@@ -32,6 +32,7 @@ from dsocr_batch.errors import (
     OutputNotWritable,
     UsageError,
 )
+from dsocr_batch.machine import usable_cores
 from dsocr_batch.options import RunOptions
 from dsocr_batch.output.lock import ShardLock
 from dsocr_batch.output.paths import document_paths
@@ -175,13 +176,6 @@ async def run(
         return _report(job, settings, started_at, pipeline_run.result, None)
 
 
-def available_cores() -> int:
-    """Return the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def _engine(options: RunOptions) -> Engine:
     name = choose_engine(
         options.engine_name,
@@ -234,7 +228,7 @@ def _pipeline_settings(job: Job, superseded: frozenset[str]) -> PipelineSettings
 
 def _default_render_workers(engine: Engine) -> int:
     """Return the cores that the engine leaves, less one for this process; at least one."""
-    return max(1, available_cores() - max(1, engine.cpu_processes))
+    return max(1, usable_cores() - max(1, engine.cpu_processes))
 
 
 def _make_writable(output_dir: Path) -> None:

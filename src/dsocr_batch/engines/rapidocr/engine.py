@@ -23,7 +23,6 @@ from dsocr_batch.engines.base import (
     Reading,
     refuse_unsupported,
 )
-from dsocr_batch.engines.rapidocr.capacity import default_processes
 from dsocr_batch.engines.rapidocr.confidence import LOW_CONFIDENCE
 from dsocr_batch.engines.rapidocr.layout import LAYOUT_VERSION
 from dsocr_batch.engines.rapidocr.tuning import (
@@ -36,6 +35,7 @@ from dsocr_batch.engines.rapidocr.tuning import (
     TEXT_SETTINGS,
 )
 from dsocr_batch.errors import EngineUnusable
+from dsocr_batch.machine import free_memory_bytes, usable_cores
 from dsocr_batch.options import EngineOptions
 from dsocr_batch.prepare.image import ImageForm, PageImage
 from dsocr_batch.records import FailureClass, FinishReason, Flag
@@ -46,6 +46,9 @@ NAME = "rapidocr"
 WORKER_MODULE = "dsocr_batch.engines.rapidocr.worker"
 LOAD_TIMEOUT_S = 120.0
 """Loading takes 1 s of CPU; a cold disk and a busy machine may take far longer."""
+BYTES_PER_PROCESS = 900_000_000
+"""One process peaks at 0.62 GB on ordinary pages and 0.80 GB on small print (NOTES.md, "CPU
+engine"); a little is to spare."""
 PAGE_TIMEOUT_S = 180.0
 """The densest page met so far (a newspaper, 784 lines) takes 36 s of CPU, twice that upside
 down."""
@@ -61,6 +64,14 @@ def create_engine(options: EngineOptions) -> Engine:
     """
     refuse_unsupported(NAME, options, frozenset({"batch_pages"}))
     return RapidOcrEngine(processes=options.batch_pages or default_processes())
+
+
+def default_processes() -> int:
+    """Return one process a usable core, as far as the free memory goes; at least one."""
+    cores, memory_bytes = usable_cores(), free_memory_bytes()
+    if memory_bytes is None:
+        return cores
+    return max(1, min(cores, memory_bytes // BYTES_PER_PROCESS))
 
 
 class RapidOcrEngine:

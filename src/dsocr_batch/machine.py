@@ -1,4 +1,4 @@
-"""How many OCR processes this machine can carry."""
+"""What this machine, or the container in it, lets a run use."""
 
 from __future__ import annotations
 
@@ -6,29 +6,28 @@ import os
 import re
 from pathlib import Path
 
-BYTES_PER_PROCESS = 900_000_000
-"""One OCR process peaks at 0.62 GB on ordinary pages and 0.80 GB on small print (NOTES.md,
-"CPU engine"); a little is to spare."""
-
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
 
-def default_processes() -> int:
-    """Return one process a usable core, as far as the free memory goes; at least one.
+def usable_cores() -> int:
+    """Return the number of cores that this process may keep busy; at least one.
 
-    Containers are given less than the machine has: the process's affinity mask and, where
-    Linux shows them (cgroup v2), CPU quota and memory limit count too.
+    Containers are given less than the machine has: the affinity mask and, where Linux shows it
+    (cgroup v2), the CPU quota count too.
     """
-    cores = usable_cores(_read(_CGROUP / "cpu.max"))
-    memory = free_memory(
+    return cores_within(_read(_CGROUP / "cpu.max"))
+
+
+def free_memory_bytes() -> int | None:
+    """Return how much memory can still be used; None where the system does not tell."""
+    return memory_within(
         _read(_MEMINFO), _read(_CGROUP / "memory.max"), _read(_CGROUP / "memory.current")
     )
-    return max(1, min(cores, cores if memory is None else memory // BYTES_PER_PROCESS))
 
 
-def usable_cores(cpu_max: str) -> int:
-    """Return the number of cores this process may keep busy.
+def cores_within(cpu_max: str) -> int:
+    """Return the number of cores that a CPU quota leaves of those this process may run on.
 
     Args:
         cpu_max: content of cgroup v2's ``cpu.max`` (``"150000 100000"``: one core and a half
@@ -41,7 +40,7 @@ def usable_cores(cpu_max: str) -> int:
     return cores or 1
 
 
-def free_memory(meminfo: str, memory_max: str, memory_current: str) -> int | None:
+def memory_within(meminfo: str, memory_max: str, memory_current: str) -> int | None:
     """Return how many bytes can still be used; None where the system does not tell.
 
     Args:
