@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from dsocr_batch import __version__, app
+from dsocr_batch.bench.commands import bench
 from dsocr_batch.errors import DsocrError, ExitStatus, UsageError
 from dsocr_batch.names import display_path
 from dsocr_batch.options import (
@@ -50,6 +51,9 @@ cli = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+cli.add_typer(bench, name="bench")
 
 
 class LogLevel(StrEnum):

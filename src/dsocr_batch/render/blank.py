@@ -38,6 +38,12 @@ MAX_CONTRAST = 18
 MIN_MARKED_PX = 4
 """So many marked pixels within half an inch are content (the digit 1 at 6 pt); fewer are dust."""
 
+CLEAR_CONTRAST = 64
+"""Levels by which ink differs from paper where nobody can doubt it."""
+
+CLEAR_MARKED_PX = 24
+"""So much clear ink within half an inch needs no closer look."""
+
 EDGE_SHARE = 0.035
 """Scanner shadows reach this far into the page, as a share of the side they come from."""
 
@@ -58,6 +64,8 @@ def is_blank(rgb: NDArray[np.uint8], dpi: float) -> bool:
         rgb: uint8 (height, width, 3), RGB, 0-255.
         dpi: the resolution at which the page was rendered.
     """
+    if _has_clear_ink(rgb, dpi):
+        return False
     page = _shrink(rgb, dpi)
     contrast = _mark_contrast(_tiles(page))
     for side in range(4):
@@ -69,9 +77,31 @@ def is_blank(rgb: NDArray[np.uint8], dpi: float) -> bool:
     )
 
 
+def _has_clear_ink(rgb: NDArray[np.uint8], dpi: float) -> bool:
+    """Return whether a page is content at first sight, as most are, for a fifth of the cost.
+
+    Only the green of every so-manyth pixel is looked at, away from the edges.
+    """
+    height, width, _ = rgb.shape
+    rows, columns = int(height * EDGE_SHARE), int(width * EDGE_SHARE)
+    factor = _shrink_factor(rgb, dpi)
+    inner = rgb[rows : height - rows : factor, columns : width - columns : factor, 1]
+    high, wide = (side // TILE_PX for side in inner.shape)
+    if not high or not wide:
+        return False
+    tiles = inner[: high * TILE_PX, : wide * TILE_PX].reshape(high, TILE_PX, wide, TILE_PX)
+    paper = np.median(tiles[:, ::6, :, ::6], axis=(1, 3), keepdims=True).astype(np.int16)
+    clear = np.abs(tiles - paper) > CLEAR_CONTRAST
+    return bool(clear.sum(axis=(1, 3)).max() >= CLEAR_MARKED_PX)
+
+
+def _shrink_factor(rgb: NDArray[np.uint8], dpi: float) -> int:
+    long_side_px = int(max(rgb.shape[:2]))
+    return max(1, min(int(dpi / WORKING_DPI), long_side_px // WORKING_LONG_SIDE_PX))
+
+
 def _shrink(rgb: NDArray[np.uint8], dpi: float) -> Levels:
-    factor = max(1, min(int(dpi / WORKING_DPI), max(rgb.shape[:2]) // WORKING_LONG_SIDE_PX))
-    channels = Image.fromarray(rgb).reduce(factor).split()
+    channels = Image.fromarray(rgb).reduce(_shrink_factor(rgb, dpi)).split()
     return np.stack([np.asarray(channel) for channel in channels]).astype(np.int16)
 
 
