@@ -66,8 +66,8 @@ def running(
     """Start the scripted engine over a corpus; what is left of it in the end is killed."""
     process = subprocess.Popen(
         read_command(corpus, script, output, *options),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         text=True,
         env=_environment(),
     )
@@ -75,7 +75,7 @@ def running(
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def wait_until(true: Callable[[], bool], timeout_s: float = 30) -> None:

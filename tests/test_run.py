@@ -298,3 +298,45 @@ def test_names_that_no_terminal_can_show_are_read_like_others(
     assert "\x1b[2J" not in done.stderr
     again = read(folder, script(unusable="nothing is left to read"), out)
     assert again.status == 0, again.stderr
+
+
+def test_allow_mixed_does_not_keep_what_is_no_longer_true(
+    corpus: Path, out: Path, script: Script, tmp_path: Path
+) -> None:
+    read(corpus, script(), out)
+    (out / "doc1.md").unlink()
+    write_pdf(corpus / "doc2.pdf", ["other", "pages"])
+    mixed = read(corpus, script(), out, "--dpi", "100", "--allow-mixed")
+    assert mixed.status == 0, mixed.stderr
+    assert (out / "doc1.md").exists()
+    assert record_of(out, "doc2")["page_count"] == 2
+    assert len(pages_read(tmp_path)) == 20 + 2 + 2
+
+
+def test_dry_run_foresees_conflicts_and_what_overwrite_gave_up(
+    corpus: Path, out: Path, script: Script
+) -> None:
+    read(corpus, script(), out)
+    assert read(corpus, script(), out, "--dpi", "100", "--dry-run").status == 2
+    read(corpus, script(), out, "--dpi", "100", "--overwrite", "--limit-docs", "3")
+    dry = read(corpus, script(), out, "--dpi", "100", "--dry-run")
+    assert dry.status == 0, dry.stderr
+    actions = [line.split("\t")[0] for line in dry.stdout.splitlines()]
+    assert actions == ["done"] * 3 + ["read"] * 4
+
+
+def test_clean_mode_leaves_no_grounded_file_of_an_earlier_run(
+    corpus: Path, out: Path, script: Script
+) -> None:
+    read(corpus, script(), out, "--mode", "grounded")
+    assert list(out.rglob("*_grounded.md"))
+    read(corpus, script(), out, "--overwrite")
+    assert not list(out.rglob("*_grounded.md"))
+
+
+def test_raw_text_is_discarded_also_of_documents_that_are_done(
+    corpus: Path, out: Path, script: Script
+) -> None:
+    read(corpus, script(), out)
+    read(corpus, script(), out, "--discard-raw")
+    assert not list((out / ".dsocr" / "pages").rglob("*.gz"))

@@ -3,20 +3,42 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
+import subprocess
+import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pymupdf
 import pytest
 
-from command import read, running, wait_until
+from command import read, read_command, running, wait_until
 from documents import write_hanging_pdf, write_pdf
 from outputs import comparable, pages_read, record_of
 
 Script = Callable[..., Path]
+
+
+BROKEN_COMMAND = """
+import dsocr_batch.pipeline.finish as finish
+from dsocr_batch.cli import main
+
+real = finish.process_page
+
+def broken(text, mode):
+    if "doc1.pdf#1" in text:
+        raise ValueError("a bug")
+    return real(text, mode)
+
+finish.process_page = broken
+main()
+"""
 
 
 def page(output: Path, stem: str, number: int) -> dict[str, object]:
@@ -102,8 +124,9 @@ def test_an_engine_that_falls_silent_is_restarted(corpus: Path, out: Path, scrip
 def test_an_engine_that_keeps_dying_ends_the_run_with_status_5(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
-    deadly = {f"doc4.pdf#{number}": {"lost": 9} for number in range(1, 6)}
-    done = read(corpus, script(pages=deadly), out, "--batch-pages", "1")
+    names = [f"doc{document}.pdf#{page + 1}" for document in range(5) for page in range(5)]
+    deadly = {name: {"lost": 99} for name in names}
+    done = read(corpus, script(pages=deadly), out, "--batch-pages", "1", "--limit-docs", "5")
     assert done.status == 5, done.stderr
     assert "Traceback" not in done.stderr
     assert read(corpus, script(), out).status == 0
@@ -319,3 +342,134 @@ def busy_worker(parent_pid: int, killed: set[int]) -> psutil.Process | None:
         except psutil.Error:
             continue
     return None
+
+
+def test_deadly_pages_do_not_keep_the_others_from_being_read(
+    corpus: Path, out: Path, script: Script
+) -> None:
+    names = ("doc1.pdf#2", "doc2.pdf#1", "doc3.pdf#3", "doc4.pdf#2")
+    deadly = {name: {"lost": 99} for name in names}
+    done = read(corpus, script(delay_s=0.02, pages=deadly), out, "--batch-pages", "2")
+    assert done.status == 3, done.stderr
+    states = Counter(
+        p["state"]
+        for path in out.rglob("*.json")
+        if ".dsocr" not in path.parts
+        for p in json.loads(path.read_bytes())["pages"]
+    )
+    assert states["failed"] <= 2 * len(names), "too many bystanders were put into quarantine"
+    assert sum(states.values()) == 21
+
+
+def test_one_deadly_page_costs_no_other(corpus: Path, out: Path, script: Script) -> None:
+    deadly = {"doc3.pdf#2": {"lost": 99, "delay_s": 0.05}}
+    done = read(corpus, script(delay_s=0.4, pages=deadly), out, "--batch-pages", "8")
+    assert done.status == 3, done.stderr
+    failed = [
+        (path.stem, p["page_number"])
+        for path in out.glob("*.json")
+        for p in json.loads(path.read_bytes())["pages"]
+        if p["state"] == "failed"
+    ]
+    assert failed == [("doc3", 2)]
+
+
+def test_many_pages_that_fail_by_their_own_fault_do_not_stop_a_run(
+    tmp_path: Path, out: Path, script: Script
+) -> None:
+    folder = tmp_path / "many"
+    write_pdf(folder / "many.pdf", [f"page {number}" for number in range(260)])
+    broken = {"fail": "broken", "failure_class": "input"}
+    wrong = {f"many.pdf#{number}": broken for number in range(1, 261)}
+    done = read(folder, script(pages=wrong), out)
+    assert done.status == 3, done.stderr
+
+
+def test_a_finished_text_survives_a_renderer_that_is_killed(
+    corpus: Path, out: Path, script: Script, tmp_path: Path
+) -> None:
+    read(corpus, script(), out)
+    before = {path: path.read_bytes() for path in out.rglob("*.md")}
+    for source in corpus.rglob("*.*"):
+        os.utime(source, (5, 5))
+    stop = threading.Event()
+
+    def kill_workers(parent_pid: int) -> None:
+        while not stop.wait(0.01):
+            with suppress(psutil.Error):
+                for child in psutil.Process(parent_pid).children():
+                    child.kill()
+
+    with running(corpus, script(), out) as process:
+        killer = threading.Thread(target=kill_workers, args=(process.pid,))
+        killer.start()
+        assert process.wait(60) == 3
+        stop.set()
+        killer.join()
+    assert {path: path.read_bytes() for path in out.rglob("*.md")} == before
+    assert read(corpus, script(), out).status == 0
+    assert len(pages_read(tmp_path)) == 20
+
+
+def test_an_output_directory_that_vanishes_ends_the_run(
+    corpus: Path, out: Path, script: Script
+) -> None:
+    with running(corpus, script(delay_s=0.5), out, "--batch-pages", "1") as process:
+        wait_until((out / ".dsocr" / "pages").exists)
+        shutil.rmtree(out, ignore_errors=True)
+        assert process.wait(30) in (2, 6), "the lock, or a file, cannot be found any more"
+
+
+def test_max_runtime_also_ends_a_run_whose_engine_still_loads(
+    corpus: Path, out: Path, script: Script
+) -> None:
+    done = read(corpus, script(start_s=50), out, "--max-runtime", "1")
+    assert done.status == 7, done.stderr
+
+
+def test_nobody_reading_the_progress_does_not_end_a_run(
+    corpus: Path, out: Path, script: Script
+) -> None:
+    command = read_command(corpus, script(), out)
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.wait(30) == 0
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*command, "--overwrite"], check=False, stderr=full, timeout=30)
+    assert done.returncode == 0
+
+
+def test_a_failed_page_outside_the_asked_pages_stays_failed(
+    corpus: Path, out: Path, script: Script, tmp_path: Path
+) -> None:
+    failing = script(pages={"doc4.pdf#2": {"fail": "luck"}, "doc4.pdf#5": {"fail": "luck"}})
+    assert read(corpus, failing, out).status == 3
+    assert read(corpus, script(), out, "--pages", "5").status == 3
+    assert page(out, "doc4", 2)["state"] == "failed"
+    assert page(out, "doc4", 5)["state"] == "ok"
+    assert set(Counter(pages_read(tmp_path)).values()) == {1}
+
+
+def test_our_own_mistake_in_one_document_costs_no_other(
+    corpus: Path, out: Path, script: Script, tmp_path: Path
+) -> None:
+    read(corpus, script(), out)
+    (out / "doc4.md").unlink()
+    (out / "doc1.md").unlink()
+    broken = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            BROKEN_COMMAND,
+            *read_command(corpus, script(), out)[3:],
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert broken.returncode == 1, broken.stderr
+    assert (out / "doc4.md").exists()
+    assert read(corpus, script(unusable="nothing is to be read"), out).status == 0
+    assert len(pages_read(tmp_path)) == 20

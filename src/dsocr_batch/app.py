@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -33,11 +35,12 @@ from dsocr_batch.errors import (
     UsageError,
 )
 from dsocr_batch.machine import usable_cores
+from dsocr_batch.names import display_path
 from dsocr_batch.options import RunOptions
 from dsocr_batch.output.lock import ShardLock
 from dsocr_batch.output.paths import document_paths
-from dsocr_batch.output.settings import claim_settings
-from dsocr_batch.output.write import write_atomically
+from dsocr_batch.output.settings import check_settings, claim_settings
+from dsocr_batch.output.write import accessing, make_folder, write_atomically
 from dsocr_batch.pipeline.report import RunReport, printable_ignored, stage_shares
 from dsocr_batch.pipeline.resume import plan_document
 from dsocr_batch.pipeline.run import Run, RunResult, StopReason
@@ -84,7 +87,8 @@ def prepare(options: RunOptions) -> Job:
     output_dir = options.output.output_dir
     if output_dir.exists() and not output_dir.is_dir():
         raise OutputNotWritable(
-            f"{output_dir} is a file: name a directory with --output-dir, it need not exist"
+            f"{display_path(output_dir)} is a file: name a directory with --output-dir; "
+            "it need not exist"
         )
     engine = _engine(options)
     discovered = discover(options.input, output_dir)
@@ -110,7 +114,14 @@ def plan(job: Job) -> Iterator[tuple[Document, str]]:
     Raises:
         SettingsConflict: the output directory holds results of other settings.
     """
-    settings = _pipeline_settings(job, superseded=frozenset())
+    output = job.options.output
+    superseded = check_settings(
+        output.output_dir,
+        job.text_settings,
+        overwrite=output.overwrite,
+        allow_mixed=output.allow_mixed,
+    )
+    settings = _pipeline_settings(job, superseded)
     for document in job.documents:
         planned = plan_document(
             document, document_paths(settings.output_dir, document.relative), settings
@@ -121,7 +132,7 @@ def plan(job: Job) -> Iterator[tuple[Document, str]]:
             yield document, "read" if planned.record is None else "complete"
 
 
-async def run(
+def run(
     job: Job,
     *,
     on_tick: Callable[[Snapshot], None],
@@ -132,13 +143,14 @@ async def run(
     Args:
         job: from ``prepare``.
         on_tick: called a few times a second with the state of the run.
-        on_ready: called once, before work, with the function that stops the run.
+        on_ready: called once, on the event loop before work, with the function that stops the run.
 
     Raises:
         DsocrError: the run could not go on; what is finished is kept and a rerun goes on.
     """
     output = job.options.output
     _make_writable(output.output_dir)
+    _allow_many_open_files()
     shard = job.options.input
     with ShardLock(output.output_dir, shard.shard_index, shard.num_shards) as lock:
         superseded = claim_settings(
@@ -153,27 +165,34 @@ async def run(
             _refuse_full_disk(output.output_dir)
             if lock.lost:
                 raise LockHeld(
-                    f"another run has taken over {output.output_dir}; this one was taken for "
-                    "dead. What is finished is kept."
+                    f"the lock of this run in {display_path(output.output_dir)} is gone: another "
+                    "run took this one for dead, or the directory was removed. What is finished "
+                    "is kept."
                 )
 
-        started_at = datetime.now(UTC)
-        pipeline_run = Run(
-            settings,
-            job.engine,
-            job.documents,
-            len(job.documents),
-            on_tick=on_tick,
-            check=check,
-        )
-        on_ready(pipeline_run.stop)
-        try:
-            await pipeline_run.execute()
-        except DsocrError as error:
-            with suppress(OutputNotWritable):  # it may be what ended the run
-                _report(job, settings, started_at, pipeline_run.result, error)
-            raise
-        return _report(job, settings, started_at, pipeline_run.result, None)
+        return asyncio.run(_run(job, settings, on_tick=on_tick, on_ready=on_ready, check=check))
+
+
+async def _run(
+    job: Job,
+    settings: PipelineSettings,
+    *,
+    on_tick: Callable[[Snapshot], None],
+    on_ready: Callable[[Callable[[StopReason], None]], None],
+    check: Callable[[], None],
+) -> Outcome:
+    started_at = datetime.now(UTC)
+    pipeline_run = Run(
+        settings, job.engine, job.documents, len(job.documents), on_tick=on_tick, check=check
+    )
+    on_ready(pipeline_run.stop)
+    try:
+        await pipeline_run.execute()
+    except DsocrError as error:
+        with suppress(OutputNotWritable):  # it may be what ended the run
+            _report(job, settings, started_at, pipeline_run.result, error)
+        raise
+    return _report(job, settings, started_at, pipeline_run.result, None)
 
 
 def _engine(options: RunOptions) -> Engine:
@@ -232,22 +251,26 @@ def _default_render_workers(engine: Engine) -> int:
 
 
 def _make_writable(output_dir: Path) -> None:
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputNotWritable(
-            f"{output_dir} cannot be made: {error.strerror}. Name another --output-dir."
-        ) from error
+    with accessing(output_dir):
+        make_folder(output_dir)
     _refuse_full_disk(output_dir)
 
 
 def _refuse_full_disk(output_dir: Path) -> None:
-    free_bytes = shutil.disk_usage(output_dir).free
-    if free_bytes < MIN_FREE_BYTES:
+    with accessing(output_dir):
+        disk = shutil.disk_usage(output_dir)
+    if disk.total and disk.free < MIN_FREE_BYTES:  # some network file systems tell 0 and 0
         raise OutputNotWritable(
-            f"only {free_bytes >> 20} MiB are free in {output_dir}; the run stops at "
+            f"only {disk.free >> 20} MiB are free in {display_path(output_dir)}; the run stops at "
             f"{MIN_FREE_BYTES >> 20} MiB. Make room and run the same command again to go on."
         )
+
+
+def _allow_many_open_files() -> None:
+    """Raise the soft limit: each document in flight holds its journal open."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS refuses "unlimited"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def exit_status(result: RunResult) -> ExitStatus:

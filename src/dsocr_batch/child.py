@@ -36,7 +36,13 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class ChildDiedError(Exception):
-    """The child exited, or broke the protocol, before it answered."""
+    """The child could not be started, exited, or broke the protocol before it answered."""
+
+    def __init__(self, message: str, *, from_outside: bool) -> None:
+        super().__init__(message)
+        self.from_outside = from_outside
+        """True if its work was not the cause: the out-of-memory killer or a person sent SIGKILL,
+        or the system had no room to start it."""
 
 
 class ChildTimeoutError(Exception):
@@ -58,6 +64,7 @@ class ChildProcess:
         self._sock = sock
         self._stderr = stderr
         self._ending = ""
+        self._killed_by_us = False
 
     @classmethod
     def spawn(
@@ -70,6 +77,9 @@ class ChildProcess:
     ) -> ChildProcess:
         """Start ``python -m module``, which must call ``serve``; returns without waiting.
 
+        Raises:
+            ChildDiedError: the system cannot start a process now.
+
         Call it from the main thread: Linux ends the child when the thread that made it ends.
 
         Args:
@@ -78,9 +88,18 @@ class ChildProcess:
             pass_fds: descriptors that the child inherits under the same numbers.
             env: added to this process's environment.
         """
-        ours, theirs = socket.socketpair()
+        try:
+            return cls._spawn(module, memory_bytes or 0, pass_fds, env or {})
+        except OSError as error:
+            raise ChildDiedError(f"cannot be started: {error}", from_outside=True) from error
+
+    @classmethod
+    def _spawn(
+        cls, module: str, memory_bytes: int, pass_fds: Sequence[int], env: dict[str, str]
+    ) -> ChildProcess:
         stderr = tempfile.TemporaryFile(mode="ab+")  # noqa: SIM115 (lives as long as the child)
-        arguments = [str(theirs.fileno()), str(os.getpid()), str(memory_bytes or 0)]
+        ours, theirs = socket.socketpair()
+        arguments = [str(theirs.fileno()), str(os.getpid()), str(memory_bytes)]
         with theirs:
             process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-P", "-X", "faulthandler", "-m", module, *arguments],
@@ -89,7 +108,7 @@ class ChildProcess:
                 stderr=stderr,
                 pass_fds=(theirs.fileno(), *pass_fds),
                 process_group=0,
-                env={**os.environ, **(env or {})},
+                env={**os.environ, **env},
             )
         ours.setblocking(False)  # noqa: FBT003 (its only parameter)
         return cls(process, ours, stderr)
@@ -116,7 +135,7 @@ class ChildProcess:
                 await loop.sock_sendall(self._sock, _encode(message))
                 (length,) = _LENGTH.unpack(await self._receive(_LENGTH.size))
                 if length > _MAX_MESSAGE_BYTES:
-                    raise ChildDiedError(f"announced a reply of {length} bytes")
+                    raise ValueError(f"a reply of {length} bytes is announced")
                 reply: Message = json.loads(await self._receive(length))
         except TimeoutError as error:
             was_busy = self._cpu_s() - cpu_s_before > _BUSY_SHARE * timeout_s
@@ -129,7 +148,8 @@ class ChildProcess:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(self._process.wait, _FAREWELL_S)
             await self.close()
-            raise ChildDiedError(self._ending) from error
+            from_outside = self._process.returncode == -signal.SIGKILL and not self._killed_by_us
+            raise ChildDiedError(self._ending, from_outside=from_outside) from error
         except BaseException:
             await self.close()
             raise
@@ -140,6 +160,7 @@ class ChildProcess:
         """Kill the child and wait until it is gone; harmless when repeated."""
         self._sock.close()
         if self._process.poll() is None:
+            self._killed_by_us = True
             self._process.kill()
         # SIGKILL ends a process soon, but not at once if it is in the kernel.
         await asyncio.shield(asyncio.to_thread(self._process.wait))

@@ -33,7 +33,7 @@ from dsocr_batch.options import (
     parse_pages,
 )
 from dsocr_batch.pipeline.run import StopReason
-from dsocr_batch.progress import closing_table, progress_view
+from dsocr_batch.progress import SteadyConsole, closing_table, progress_view
 from dsocr_batch.records import Mode
 
 log = logging.getLogger("dsocr_batch")
@@ -67,7 +67,7 @@ class LogLevel(StrEnum):
 
 def main() -> None:
     """Run the command line and exit with the status that ``errors.ExitStatus`` lists."""
-    console = Console(stderr=True)
+    console = SteadyConsole(stderr=True)
     try:
         cli()
     except DsocrError as error:
@@ -354,7 +354,7 @@ def run(
     `timeout 300 dsocr-batch run --input-dir scans --max-pages 2`
     """
     del config, skip_existing
-    console = Console(stderr=True)
+    console = SteadyConsole(stderr=True)
     _set_up_logging(console, log_level, log_file)
     options = RunOptions(
         input=InputOptions(
@@ -405,23 +405,29 @@ def run(
 
 def _run(job: app.Job, console: Console) -> ExitStatus:
     log.info("%s", _effective_options(job))
-    view = progress_view(console)
-
-    async def supervised() -> app.Outcome:
-        loop = asyncio.get_running_loop()
-
-        def on_ready(stop: Callable[[StopReason], None]) -> None:
-            loop.add_signal_handler(signal.SIGINT, stop, StopReason.SIGINT)
-            loop.add_signal_handler(signal.SIGTERM, stop, StopReason.SIGTERM)
-
-        with view:
-            return await app.run(job, on_tick=view.show, on_ready=on_ready)
-
-    outcome = asyncio.run(supervised())
+    with progress_view(console) as view:
+        outcome = app.run(job, on_tick=view.show, on_ready=_stop_on_signals)
     console.print(closing_table(outcome))
     if outcome.exit_status in (ExitStatus.SIGINT, ExitStatus.SIGTERM):
         console.print("Stopped. The same command goes on from here.", highlight=False)
     return outcome.exit_status
+
+
+def _stop_on_signals(stop: Callable[[StopReason], None]) -> None:
+    """Let the first signal stop the run in good order, the second at once, the third kill it."""
+    loop = asyncio.get_running_loop()
+    reasons = {signal.SIGINT: StopReason.SIGINT, signal.SIGTERM: StopReason.SIGTERM}
+    received: list[signal.Signals] = []
+
+    def handle(received_signal: signal.Signals) -> None:
+        received.append(received_signal)
+        if len(received) > 1:
+            for handled in reasons:
+                loop.remove_signal_handler(handled)
+        stop(reasons[received_signal])
+
+    for handled in reasons:
+        loop.add_signal_handler(handled, handle, handled)
 
 
 def _print_plan(job: app.Job, stdout: TextIO, console: Console) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -34,6 +35,21 @@ _FLAG_MEANING = {
     Flag.ROTATED: "read after turning the page",
     Flag.TABLE_MENDED: "a broken table was repaired",
 }
+
+
+class SteadyConsole(Console):
+    """A console that falls silent where others raise: nobody reading on must not end a run."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, unless what is printed to is gone or full."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.quiet = True
 
 
 class ProgressView(Protocol):
@@ -102,7 +118,8 @@ class LiveView:
 
     def show(self, snapshot: Snapshot) -> None:
         """Redraw."""
-        self._live.update(_panel(snapshot), refresh=True)
+        with suppress(OSError):  # the terminal is gone
+            self._live.update(_panel(snapshot), refresh=True)
 
 
 def progress_line(snapshot: Snapshot) -> Text:

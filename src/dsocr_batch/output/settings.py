@@ -56,13 +56,33 @@ def claim_settings(
 ) -> frozenset[str]:
     """Make sure that these settings may write into the output directory, and remember them.
 
-    Shards that start together may call it at once.
+    Shards that start together may call it at once. The arguments, the result and the errors are
+    those of ``check_settings``; also:
+
+    Raises:
+        OutputNotWritable: the directory cannot be written.
+    """
+    path = output_dir / STATE_DIR / "settings.json"
+    wanted = OutputSettings(digest=settings_digest(settings), settings=escape_surrogates(settings))
+    if create_exclusively(path, _encode(wanted)):
+        return frozenset()
+    superseded = check_settings(output_dir, settings, overwrite=overwrite, allow_mixed=allow_mixed)
+    if overwrite or not _is_sound(path):
+        renewed = replace(wanted, superseded=tuple(sorted(superseded)))
+        write_atomically(path, _encode(renewed), shared=True)
+    return superseded
+
+
+def check_settings(
+    output_dir: Path, settings: Mapping[str, Any], *, overwrite: bool, allow_mixed: bool
+) -> frozenset[str]:
+    """Return which earlier results these settings may give up; writes nothing.
 
     Args:
         output_dir: the run's output directory.
         settings: all that changes the text of a page.
-        overwrite: other settings give up what is there. This is remembered, so a killed run can
-            be resumed without saying it again.
+        overwrite: other settings give up what is there. ``claim_settings`` remembers this, so a
+            killed run can be resumed without saying it again.
         allow_mixed: other settings keep what is there, and the directory keeps its settings.
 
     Returns:
@@ -70,40 +90,41 @@ def claim_settings(
 
     Raises:
         SettingsConflict: the directory was made with other settings; the message lists them.
-        OutputNotWritable: the directory cannot be written.
     """
     path = output_dir / STATE_DIR / "settings.json"
-    wanted = OutputSettings(digest=settings_digest(settings), settings=escape_surrogates(settings))
-    if create_exclusively(path, _encode(wanted)):
+    digest = settings_digest(settings)
+    content = read_if_exists(path)
+    if content is None:
         return frozenset()
     try:
-        stored = _read(path)
+        stored = _decode(content)
     except DamagedError as error:
-        if not (overwrite or allow_mixed):
-            raise SettingsConflict(
-                f"{display_path(path)} is damaged ({error}), so it is not known what "
-                f"settings made this output. If they are the same as now, remove that file and "
-                f"run again. {_WAYS_OUT}"
-            ) from error
-        write_atomically(path, _encode(wanted), shared=True)
-        return frozenset()
-    if stored.digest == wanted.digest:
-        return frozenset(stored.superseded)
+        if overwrite or allow_mixed:
+            return frozenset()
+        raise SettingsConflict(
+            f"{display_path(path)} is damaged ({error}), so it is not known what settings made "
+            f"this output. If they are the same as now, remove that file and run again. {_WAYS_OUT}"
+        ) from error
+    if stored.digest == digest or allow_mixed:
+        return frozenset(stored.superseded) - {digest}
     if overwrite:
-        superseded = {*stored.superseded, stored.digest} - {wanted.digest}
-        renewed = replace(wanted, superseded=tuple(sorted(superseded)))
-        write_atomically(path, _encode(renewed), shared=True)
-        return frozenset(superseded)
-    if allow_mixed:
-        return frozenset(stored.superseded) - {wanted.digest}
-    differences = "\n".join(_differences(stored.settings, wanted.settings))
+        return frozenset({*stored.superseded, stored.digest} - {digest})
+    differences = "\n".join(_differences(stored.settings, escape_surrogates(settings)))
     raise SettingsConflict(
         f"{display_path(output_dir)} was made with other settings:\n{differences}\n{_WAYS_OUT}"
     )
 
 
-def _read(path: Path) -> OutputSettings:
-    stored = decode_json(read_if_exists(path) or b"", OutputSettings)
+def _is_sound(path: Path) -> bool:
+    try:
+        _decode(read_if_exists(path) or b"")
+    except DamagedError:
+        return False
+    return True
+
+
+def _decode(content: bytes) -> OutputSettings:
+    stored = decode_json(content, OutputSettings)
     if stored.digest != settings_digest(stored.settings):
         raise DamagedError("the digest is not that of the settings")
     return stored

@@ -29,6 +29,7 @@ _NEXT_STEPS = {
     errno.EEXIST: _IN_THE_WAY,
     errno.EISDIR: _IN_THE_WAY,
     errno.ENAMETOOLONG: "Choose an --output-dir with a shorter path",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n) or lower --batch-pages",
     errno.EIO: "Check the disk (its messages are in dmesg)",
 }
 _ANY_STEP = "Correct that or choose another --output-dir"

@@ -127,7 +127,7 @@ def _write_texts(
     outputs = [_write_output(paths.markdown, combined.markdown, folder)]
     match mode:
         case Mode.CLEAN:
-            pass
+            remove_output(paths.grounded)  # of an earlier run in grounded mode
         case Mode.GROUNDED:
             tagged = assemble(
                 [_page_text(p, t.grounded or "") for p, t in zip(pages, texts, strict=True)]

@@ -50,9 +50,10 @@ def plan_document(document: Document, paths: DocumentPaths, settings: PipelineSe
     record = None if settings.overwrite else _usable_record(paths, settings)
     if record is None:
         return Plan(record=None, done=False, size=size, mtime_ns=mtime_ns)
-    if record.settings_digest != settings.digest:
-        return Plan(record=record, done=True, size=size, mtime_ns=mtime_ns)  # --allow-mixed
     unchanged = (record.source.bytes, record.source.mtime_ns) == (size, mtime_ns)
+    if record.settings_digest != settings.digest:  # --allow-mixed keeps it as it is, if it is
+        done = unchanged and outputs_intact(record, paths.record.parent)
+        return Plan(record=record if done else None, done=done, size=size, mtime_ns=mtime_ns)
     done = unchanged and is_done(record, paths, settings)
     return Plan(record=record, done=done, size=size, mtime_ns=mtime_ns)
 
@@ -66,10 +67,10 @@ def is_done(record: DocumentRecord, paths: DocumentPaths, settings: PipelineSett
     return not pages_to_read(record.page_count, {p.page_number: p for p in record.pages}, settings)
 
 
-def kept_entries(
+def usable_entries(
     journal: LoadedJournal | None, source: Source, page_count: int, settings: PipelineSettings
 ) -> dict[int, JournalEntry]:
-    """Return the finished pages of a journal, if it is of these bytes and these settings."""
+    """Return the pages of a journal, if it is of these bytes and these settings."""
     if settings.overwrite or journal is None:
         return {}
     header = journal.header
@@ -77,11 +78,7 @@ def kept_entries(
         return {}
     if header.settings_digest != settings.digest:
         return {}
-    return {
-        number: entry
-        for number, entry in journal.entries.items()
-        if 1 <= number <= page_count and not _to_be_read(entry.page, settings)
-    }
+    return {number: entry for number, entry in journal.entries.items() if 1 <= number <= page_count}
 
 
 def pages_to_read(

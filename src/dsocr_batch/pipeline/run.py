@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -49,6 +50,7 @@ RUN_AHEAD_BYTES = 128 << 20
 """Rendered pages that wait for the engine may take this much memory."""
 
 TICK_S = 0.25
+CHECK_S = 1.0
 SYNC_S = 1.0
 STOP_GRACE_S = 5.0
 """After a signal, pages inside the engine get this long to finish."""
@@ -122,6 +124,9 @@ class Run:
             for _ in range(settings.render_workers)
         ]
         self._engine_places = asyncio.Semaphore(engine.capacity)
+        # Pages that were there when the engine was lost go in one at a time, so that the next
+        # loss tells which of them it was.
+        self._suspect_place = asyncio.Semaphore(1)
         # Journaling lags a little behind; this keeps it from lagging without bound.
         self._pages_under_way = asyncio.Semaphore(engine.capacity + 2 * slot_count)
         self._tasks: asyncio.TaskGroup | None = None
@@ -133,9 +138,11 @@ class Run:
 
         After a signal they have a few seconds for it, after a second signal none.
         """
-        if reason is not StopReason.MAX_RUNTIME:
-            is_second = self._grace_ends < float("inf")
-            self._grace_ends = time.monotonic() + (0 if is_second else STOP_GRACE_S)
+        is_second = self._stop_reason not in (None, StopReason.MAX_RUNTIME)
+        if is_second or self._supervisor.is_loading:  # then no page is inside it
+            self._grace_ends = time.monotonic()
+        elif reason is not StopReason.MAX_RUNTIME:
+            self._grace_ends = time.monotonic() + STOP_GRACE_S
         if self._stop_reason is None or reason is not StopReason.MAX_RUNTIME:
             self._stop_reason = reason
         self._schedule.stop()
@@ -158,11 +165,12 @@ class Run:
         """
         try:
             async with asyncio.TaskGroup() as outer:
-                ticker = outer.create_task(self._tick())
+                clocks = [outer.create_task(self._tick()), outer.create_task(self._sync())]
                 async with asyncio.TaskGroup() as self._tasks:
                     for worker in self._workers:
                         self._tasks.create_task(self._lane(worker))
-                ticker.cancel()
+                for clock in clocks:
+                    clock.cancel()
         except BaseExceptionGroup as group:
             error = _decisive(group)
             if not isinstance(error, _GraceOver):
@@ -172,10 +180,12 @@ class Run:
             await self._close()
 
     async def _close(self) -> None:
-        await asyncio.gather(*(worker.close() for worker in self._workers))
-        await self._supervisor.close()
-        self._slots.close()
-        await self._store.close()
+        async with AsyncExitStack() as closing:  # last in, first out; each in any case
+            closing.push_async_callback(self._store.close)
+            closing.callback(self._slots.close)
+            closing.push_async_callback(self._supervisor.close)
+            for worker in self._workers:
+                closing.push_async_callback(worker.close)
 
     # ---- lanes: one for each render worker -------------------------------------------------
 
@@ -205,12 +215,16 @@ class Run:
             self._tally.document_opened(0)
             self._settle_document(record)
             return
-        job = await self._store.begin(document, plan, opened)
-        if isinstance(job, DocumentRecord):
-            self._tally.document_opened(0)
-            self._settle_document(job)
+        if plan.record is not None and self._store.was_only_touched(document, plan, opened):
+            record = await self._store.renew(plan.record, document, opened.source)
+            self._tally.document_found(record)
+            self._schedule.settled()
             return
+        job = await self._store.begin(document, opened)
         self._tally.document_opened(len(job.pending))
+        if job.is_finished:
+            await self._finish(job)
+            return
         self._supervisor.begin()
         self._schedule.opened(job)
 
@@ -224,7 +238,10 @@ class Run:
             page = await self._rendered(worker, job, page_index, slot)
         except RenderFailed as failure:
             self._slots.release(slot)
-            job.timeouts += failure.reason_code is ReasonCode.RENDER_TIMEOUT
+            job.timeouts += (
+                failure.reason_code is ReasonCode.RENDER_TIMEOUT
+                and failure.failure_class is FailureClass.INPUT
+            )
             entry = failed_render(page_index, failure, time.monotonic() - started)
             self._spawn(self._settle_page(job, page_index, entry))
             return
@@ -269,11 +286,14 @@ class Run:
 
         rendered_at = time.monotonic()
         try:
-            async with self._engine_places:
+            async with AsyncExitStack() as places:
+                if job.crashes[page_index]:
+                    await places.enter_async_context(self._suspect_place)
+                await places.enter_async_context(self._engine_places)
+                await self._supervisor.ready()
                 if self._stop_reason is not None:
                     self._return_page(job, page_index)
                     return
-                await self._supervisor.ready()
                 submitted_at = time.monotonic()
                 outcome = await self._attempt(job, page_index, page, release_image)
         finally:
@@ -320,6 +340,7 @@ class Run:
         if job.crashes[page_index] < QUARANTINE_AFTER:
             self._return_page(job, page_index)
             return
+        self._supervisor.forgive()
         entry = quarantined(rendered_page(page_index, page), job.crashes[page_index])
         await self._settle_page(job, page_index, entry)
 
@@ -351,6 +372,7 @@ class Run:
             # are in the journal, so mending the mistake costs no page.
             log.exception("%s: a bug; please report it", job.source.path)
             self._tally.documents_broken += 1
+            self._store.forget(job)
             self._schedule.settled()
 
     def _settle_document(self, record: DocumentRecord) -> None:
@@ -365,23 +387,28 @@ class Run:
     # ---- the clock -------------------------------------------------------------------------
 
     async def _tick(self) -> None:
-        """Show progress, make journals durable, and watch over limits, a few times a second."""
-        synced_at = time.monotonic()
+        """Show progress and watch over limits, a few times a second."""
+        checked_at = time.monotonic()
         while True:
             await asyncio.sleep(TICK_S)
             self._on_tick(self._tally.snapshot(self._supervisor.in_flight, self._status()))
             now = time.monotonic()
             if now >= self._grace_ends:
                 raise _GraceOver
-            if now - synced_at < SYNC_S:
+            if now - checked_at < CHECK_S:
                 continue
-            synced_at = now
-            await self._store.sync()
+            checked_at = now
             self._check()
             self._supervisor.check_silence()
             limit_s = self._settings.max_runtime_s
             if limit_s is not None and now - self._tally.started > limit_s:
                 self.stop(StopReason.MAX_RUNTIME)
+
+    async def _sync(self) -> None:
+        """Make the journals durable once a second; apart, for a disk may hang."""
+        while True:
+            await asyncio.sleep(SYNC_S)
+            await self._store.sync()
 
     def _status(self) -> str:
         if self._stop_reason is not None:
@@ -389,12 +416,12 @@ class Run:
         return "loading the engine" if self._supervisor.is_loading else "reading"
 
     def _refuse_mass_failure(self) -> None:
-        share = self._tally.failed_share
+        share = self._tally.transient_failure_share
         if self._tally.pages_done >= MIN_PAGES_TO_JUDGE and share > self._settings.max_failed_share:
             raise TooManyFailures(
-                f"{share:.0%} of {self._tally.pages_done} pages failed, more than "
-                f"--max-failed-share {self._settings.max_failed_share:g}. The newest reasons are "
-                "above; after mending the cause, run again with --retry-failed."
+                f"{share:.0%} of {self._tally.pages_done} pages failed, and not by their files' "
+                f"fault: more than --max-failed-share {self._settings.max_failed_share:g}. The "
+                "newest reasons are above; mend the cause and run the same command again."
             )
 
 

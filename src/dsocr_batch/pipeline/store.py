@@ -23,7 +23,7 @@ from dsocr_batch.pipeline.finish import (
     unreadable_record,
     write_unreadable,
 )
-from dsocr_batch.pipeline.resume import Plan, is_done, kept_entries, pages_to_read, plan_document
+from dsocr_batch.pipeline.resume import Plan, is_done, pages_to_read, plan_document, usable_entries
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.records import (
     DocumentRecord,
@@ -51,18 +51,29 @@ class DocumentStore:
 
     async def plan(self, document: Document) -> Plan:
         """Return what earlier runs left of a document (see ``resume.plan_document``)."""
-        return await self._run(
-            lambda: plan_document(document, self._paths(document), self._settings)
+        return await self._run(lambda: self._plan(document))
+
+    def was_only_touched(self, document: Document, plan: Plan, opened: OpenedDocument) -> bool:
+        """Return whether only the time stamp of a finished document's source has changed."""
+        return (
+            plan.record is not None
+            and plan.record.source.sha256 == opened.source.sha256
+            and is_done(plan.record, self._paths(document), self._settings)
         )
 
-    async def begin(
-        self, document: Document, plan: Plan, opened: OpenedDocument
-    ) -> OpenJob | DocumentRecord:
-        """Return the job of reading a document, or its record if nothing is left to read."""
-        result = await self._run(lambda: self._begin(document, plan, opened))
-        if isinstance(result, OpenJob):
-            self._jobs.add(result)
-        return result
+    async def renew(
+        self, record: DocumentRecord, document: Document, source: Source
+    ) -> DocumentRecord:
+        """Write the record of a finished document anew, with its source's new time stamp."""
+        renewed = replace(record, source=source)
+        await self._run(lambda: write_record(self._paths(document).record, renewed))
+        return renewed
+
+    async def begin(self, document: Document, opened: OpenedDocument) -> OpenJob:
+        """Return the job of reading a document; it is finished if nothing is left to read."""
+        job = await self._run(lambda: self._begin(document, opened))
+        self._jobs.add(job)
+        return job
 
     async def append(self, job: OpenJob, entry: JournalEntry) -> None:
         """Put a finished page into the journal."""
@@ -84,6 +95,10 @@ class DocumentStore:
         """
         return await self._run(lambda: self._unreadable(document, plan, failure))
 
+    def forget(self, job: OpenJob) -> None:
+        """Give up a document; its journal stays for a later run."""
+        self._jobs.discard(job)
+
     async def sync(self) -> None:
         """Make the journals safe against a power cut."""
         jobs = tuple(self._jobs)
@@ -103,47 +118,48 @@ class DocumentStore:
     def _paths(self, document: Document) -> DocumentPaths:
         return document_paths(self._settings.output_dir, document.relative)
 
-    def _begin(
-        self, document: Document, plan: Plan, opened: OpenedDocument
-    ) -> OpenJob | DocumentRecord:
+    def _plan(self, document: Document) -> Plan:
         paths = self._paths(document)
-        record = plan.record
-        if (
-            record is not None
-            and record.source.sha256 == opened.source.sha256
-            and is_done(record, paths, self._settings)
-        ):  # the file was only touched
-            record = replace(record, source=opened.source)
-            write_record(paths.record, record)
-            return record
-        entries = kept_entries(
+        plan = plan_document(document, paths, self._settings)
+        if plan.done and plan.record is not None:
+            self._discard_raw(plan.record, paths)
+        return plan
+
+    def _begin(self, document: Document, opened: OpenedDocument) -> OpenJob:
+        paths = self._paths(document)
+        entries = usable_entries(
             load_journal(paths.journal), opened.source, opened.page_count, self._settings
         )
-        done = {number: entry.page for number, entry in entries.items()}
+        pages = {number: entry.page for number, entry in entries.items()}
+        pending = pages_to_read(opened.page_count, pages, self._settings)
+        for page_index in pending:
+            entries.pop(page_index + 1, None)
         header = JournalHeader(
             source=opened.source,
             settings_digest=self._settings.digest,
             page_count=opened.page_count,
         )
-        job = OpenJob(
+        return OpenJob(
             document=document,
             paths=paths,
             source=opened.source,
             page_count=opened.page_count,
             journal=Journal.start(paths.journal, header, entries.values()),
             entries=entries,
-            pending=deque(pages_to_read(opened.page_count, done, self._settings)),
+            pending=deque(pending),
         )
-        return job if job.pending else self._finish(job)
 
     def _finish(self, job: OpenJob) -> DocumentRecord:
         job.journal.close()
         record = finish_document(
             job.paths, job.source, job.page_count, job.entries, self._provenance
         )
-        if self._settings.discard_raw and record.state is DocumentState.OK:
-            remove_output(job.paths.journal)
+        self._discard_raw(record, job.paths)
         return record
+
+    def _discard_raw(self, record: DocumentRecord, paths: DocumentPaths) -> None:
+        if self._settings.discard_raw and record.state is DocumentState.OK:
+            remove_output(paths.journal)
 
     def _unreadable(self, document: Document, plan: Plan, failure: RenderFailed) -> DocumentRecord:
         source = failure.source or Source(
@@ -155,10 +171,17 @@ class DocumentStore:
         record = unreadable_record(
             source, failure.reason_code, failure.reason, failure.failure_class, self._provenance
         )
-        was_read = plan.record is not None and plan.record.outputs
-        if failure.failure_class is FailureClass.INPUT or not was_read:
+        if not _was_readable(plan.record, failure):
             write_unreadable(self._paths(document), record)
         return record
+
+
+def _was_readable(record: DocumentRecord | None, failure: RenderFailed) -> bool:
+    """Return whether an earlier run has read what cannot be opened now, as far as we know."""
+    if record is None or not record.outputs:
+        return False
+    same_bytes = failure.source is None or failure.source.sha256 == record.source.sha256
+    return failure.failure_class is FailureClass.TRANSIENT or same_bytes
 
 
 def _each(jobs: Iterable[OpenJob], action: Callable[[Journal], None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 
@@ -16,6 +15,12 @@ MAX_RESTARTS = 3
 """Restarts without ``PAGES_TO_TRUST`` pages read in between, then the engine is unusable."""
 
 PAGES_TO_TRUST = 50
+
+FIRST_PAUSE_S = 0.5
+"""Before the first restart, doubled for each further one: a server may be away for a moment."""
+
+START_TIMEOUT_S = 1800.0
+"""Loading a model from a cold disk and compiling it takes minutes, not half an hour."""
 
 
 class PageInterruptedError(Exception):
@@ -31,6 +36,7 @@ class EngineSupervisor:
         self._starting: asyncio.Task[None] | None = None
         self._reads: dict[asyncio.Task[Reading], str] = {}
         self._generation = 0
+        self._pages_since_quarantine = 0
         self._restarts = 0
         self._pages_since_restart = 0
         self._last_progress = 0.0
@@ -48,7 +54,7 @@ class EngineSupervisor:
     def begin(self) -> None:
         """Start loading the engine, if nobody has yet."""
         if self._starting is None:
-            self._starting = asyncio.create_task(self._engine.start(), name="engine start")
+            self._starting = asyncio.create_task(self._start(), name="engine start")
 
     async def ready(self) -> None:
         """Wait until the engine is loaded.
@@ -80,8 +86,7 @@ class EngineSupervisor:
             del self._reads[task]
             if not task.done():
                 task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                await asyncio.wait({task})
         if task.cancelled():
             raise PageInterruptedError
         error = task.exception()
@@ -92,11 +97,22 @@ class EngineSupervisor:
         self.note_progress()
         reading = task.result()
         self._pages_since_restart += 1
+        self._pages_since_quarantine += 1
         return reading
 
     def note_progress(self) -> None:
         """Take note that tokens arrived: the engine is alive."""
         self._last_progress = time.monotonic()
+
+    def forgive(self) -> None:
+        """Take a page that was put into quarantine, and not the engine, for what was wrong.
+
+        Only if the engine has read another page since the last time: one that dies on every
+        page is beyond help.
+        """
+        if self._pages_since_quarantine:
+            self._restarts = 0
+        self._pages_since_quarantine = 0
 
     def check_silence(self) -> None:
         """Restart an engine that holds pages and has given no token for too long."""
@@ -131,4 +147,16 @@ class EngineSupervisor:
                 "What is finished is kept: run the same command again to go on, "
                 "with --log-level debug to see more of the engine."
             )
-        await self._engine.start()
+        await asyncio.sleep(FIRST_PAUSE_S * 2 ** (self._restarts - 1))
+        await self._start()
+        self.note_progress()
+
+    async def _start(self) -> None:
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await self._engine.start()
+        except TimeoutError as error:
+            raise EngineUnusable(
+                f"the engine was not ready after {START_TIMEOUT_S / 60:.0f} minutes. Run again "
+                "with --log-level debug to see how far it comes."
+            ) from error

@@ -7,7 +7,14 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from dsocr_batch.records import DocumentRecord, DocumentState, Flag, PageRecord, PageState
+from dsocr_batch.records import (
+    DocumentRecord,
+    DocumentState,
+    FailureClass,
+    Flag,
+    PageRecord,
+    PageState,
+)
 
 _RATE_WINDOW_S = 60.0
 
@@ -68,6 +75,7 @@ class Tally:
     pages_found: Counter[PageState] = field(default_factory=Counter)
     documents_broken: int = 0
     """Documents that our own mistake kept from being written."""
+    transient_failures: int = 0
     failures: list[Failure] = field(default_factory=list)
     flags: Counter[Flag] = field(default_factory=Counter)
     counters: Counter[str] = field(default_factory=Counter)
@@ -87,6 +95,7 @@ class Tally:
     def page_finished(self, page: PageRecord) -> None:
         """Count a page that this run has brought to its state."""
         self.pages[page.state] += 1
+        self.transient_failures += page.failure_class is FailureClass.TRANSIENT
         self.output_tokens += sum(attempt.output_tokens for attempt in page.attempts)
         self.render_s += page.timing.render_s
         self.wait_s += page.timing.wait_s
@@ -120,9 +129,9 @@ class Tally:
         return self.pages.total()
 
     @property
-    def failed_share(self) -> float:
-        """Share of this run's pages that failed."""
-        return self.pages[PageState.FAILED] / max(1, self.pages_done)
+    def transient_failure_share(self) -> float:
+        """Share of this run's pages that failed by the circumstances: what a setting can do."""
+        return self.transient_failures / max(1, self.pages_done)
 
     def snapshot(self, in_flight: tuple[str, ...], status: str) -> Snapshot:
         """Return the counts as they stand, with rate and time left."""

@@ -171,14 +171,14 @@ class RenderWorker:
         computed all the time hangs on the page, and would hang again.
         """
         for last_try in (False, True):
-            if self._child is None:
-                self._child = ChildProcess.spawn(
-                    "dsocr_batch.render.worker",
-                    memory_bytes=MEMORY_LIMIT_BYTES,
-                    pass_fds=self._slot_fds,
-                    env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-                )
             try:
+                if self._child is None:
+                    self._child = ChildProcess.spawn(
+                        "dsocr_batch.render.worker",
+                        memory_bytes=MEMORY_LIMIT_BYTES,
+                        pass_fds=self._slot_fds,
+                        env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                    )
                 return await self._child.call(message, timeout_s=timeout_s)
             except ChildTimeoutError as error:
                 self._child = None
@@ -194,8 +194,8 @@ class RenderWorker:
                 if last_try:
                     raise RenderFailed(
                         crash_code,
-                        f"{what} crashed the renderer twice ({error})",
-                        FailureClass.INPUT,
+                        f"the renderer died twice while {what} ({error})",
+                        FailureClass.TRANSIENT if error.from_outside else FailureClass.INPUT,
                     ) from error
                 log.warning("render worker: %s while %s; trying once more", error, what)
         raise AssertionError("unreachable")

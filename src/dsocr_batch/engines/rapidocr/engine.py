@@ -193,7 +193,7 @@ class _Reader:
             self._child = ChildProcess.spawn(
                 self._worker_module, pass_fds=(self._pixels_fd,), env=CHILD_ENVIRONMENT
             )
-        except OSError as error:
+        except ChildDiedError as error:
             raise _WorkerFailedError(str(error)) from error
         await self._call({"do": "load"}, LOAD_TIMEOUT_S)
 
