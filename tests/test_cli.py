@@ -134,7 +134,18 @@ def test_version_is_printed() -> None:
 
 
 def test_the_command_imports_nothing_heavy() -> None:
-    heavy = ["vllm", "torch", "onnxruntime", "rapidocr", "cv2", "fastapi", "ray", "pymupdf"]
+    heavy = [
+        "vllm",
+        "torch",
+        "onnxruntime",
+        "rapidocr",
+        "cv2",
+        "fastapi",
+        "ray",
+        "pymupdf",
+        "numpy",
+        "PIL",
+    ]
     code = f"import sys, dsocr_batch.cli; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"

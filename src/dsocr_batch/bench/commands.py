@@ -15,9 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dsocr_batch.bench.corpus import write_corpus
 from dsocr_batch.bench.feed import batch_order, document_order, measure, pipeline_order
-from dsocr_batch.bench.render import measure_stages
 from dsocr_batch.bench.simulated import Capacity
 from dsocr_batch.discover import Document, discover
 from dsocr_batch.machine import usable_cores
@@ -44,6 +42,8 @@ def bench_render(
 
     pypdfium2 and pdftoppm are measured too where they are installed.
     """
+    from dsocr_batch.bench.render import measure_stages  # noqa: PLC0415 (numpy: not for `run`)
+
     with _documents(input_dir, pages) as documents:
         costs = measure_stages(documents, GUNDAM_LONG_SIDE_PX)
     _print(costs, as_json=as_json)
@@ -88,6 +88,8 @@ def bench_feed(
 
 @contextmanager
 def _documents(input_dir: Path | None, pages: int) -> Iterator[Sequence[Document]]:
+    from dsocr_batch.bench.corpus import write_corpus  # noqa: PLC0415 (numpy: not for `run`)
+
     with TemporaryDirectory() as made:
         if input_dir is None:
             write_corpus(Path(made), pages, documents=max(1, pages // 10))
