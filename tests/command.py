@@ -23,15 +23,16 @@ def cli_command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "dsocr_batch", *map(str, arguments)]
 
 
-def run_cli(*arguments: str | Path, timeout_s: float = 60) -> Finished:
+def run_cli(*arguments: str | Path, timeout_s: float = 60, stdin: str | None = None) -> Finished:
     """Run the command in a process of its own and wait for its end."""
-    return _finished(cli_command(*arguments), timeout_s)
+    return _finished(cli_command(*arguments), timeout_s, stdin)
 
 
-def _finished(command: list[str], timeout_s: float = 60) -> Finished:
+def _finished(command: list[str], timeout_s: float = 60, stdin: str | None = None) -> Finished:
     done = subprocess.run(
         command,
         check=False,
+        input=stdin,
         capture_output=True,
         text=True,
         errors="backslashreplace",

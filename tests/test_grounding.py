@@ -1,9 +1,9 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsocr_batch.postprocess.grounding import Box, format_block, join_blocks, parse_grounding
+from dsocr_batch.postprocess.grounding import format_block, join_blocks, parse_grounding
 from dsocr_batch.postprocess.page import process_page
-from dsocr_batch.records import Mode, Region
+from dsocr_batch.records import Box, Mode, Region
 
 HEAD = "<|ref|>{}<|/ref|><|det|>{}<|/det|>\n"
 

@@ -26,17 +26,17 @@ Script = Callable[..., Path]
 
 
 BROKEN_COMMAND = """
-import dsocr_batch.pipeline.finish as finish
+import dsocr_batch.pipeline.draft as draft
 from dsocr_batch.cli import main
 
-real = finish.process_page
+real = draft.process_page
 
-def broken(text, mode):
+def broken(text, mode, **options):
     if "doc1.pdf#1" in text:
         raise ValueError("a bug")
-    return real(text, mode)
+    return real(text, mode, **options)
 
-finish.process_page = broken
+draft.process_page = broken
 main()
 """
 

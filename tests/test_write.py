@@ -14,6 +14,7 @@ from dsocr_batch.output.write import (
     _create_in_place,
     accessing,
     create_exclusively,
+    open_atomically,
     output_file,
     remove_output,
     write_atomically,
@@ -143,3 +144,15 @@ def test_removing_an_output_is_harmless_where_there_is_none(tmp_path: Path) -> N
     assert names(tmp_path) == []
     with pytest.raises(OutputNotWritable):
         remove_output(tmp_path)
+
+
+def test_a_file_opened_atomically_appears_only_if_the_body_succeeds(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "file"
+    with open_atomically(path) as file:
+        file.write(b"whole")
+        assert not path.exists()
+    with pytest.raises(KeyError), open_atomically(path) as file:
+        file.write(b"half")
+        raise KeyError
+    assert path.read_bytes() == b"whole"
+    assert list(path.parent.iterdir()) == [path]

@@ -46,6 +46,7 @@ from dsocr_batch.pipeline.resume import plan_document
 from dsocr_batch.pipeline.run import Run, RunResult, StopReason
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.pipeline.tally import Snapshot
+from dsocr_batch.records import Extra
 from dsocr_batch.shard import shard_of
 
 log = logging.getLogger(__name__)
@@ -164,11 +165,7 @@ def run(
         def check() -> None:
             _refuse_full_disk(output.output_dir)
             if lock.lost:
-                raise LockHeld(
-                    f"the lock of this run in {display_path(output.output_dir)} is gone: another "
-                    "run took this one for dead, or the directory was removed. What is finished "
-                    "is kept."
-                )
+                raise _lock_lost(output.output_dir)
 
         return asyncio.run(_run(job, settings, on_tick=on_tick, on_ready=on_ready, check=check))
 
@@ -193,6 +190,13 @@ async def _run(
             _report(job, settings, started_at, pipeline_run.result, error)
         raise
     return _report(job, settings, started_at, pipeline_run.result, None)
+
+
+def _lock_lost(output_dir: Path) -> LockHeld:
+    return LockHeld(
+        f"the lock of this run in {display_path(output_dir)} is gone: another run took this one "
+        "for dead, or the directory was removed. What is finished is kept."
+    )
 
 
 def _engine(options: RunOptions) -> Engine:
@@ -220,6 +224,16 @@ def _text_settings(options: RunOptions, engine: Engine) -> dict[str, Any]:
     }
 
 
+def _extras(options: RunOptions) -> frozenset[Extra]:
+    """Return what documents are to have beside their text; it does not change a page's text."""
+    asked = {
+        Extra.FIGURES: options.engine.save_figures,
+        Extra.LAYOUT: options.output.save_layout,
+        Extra.MERGED_TABLES: options.output.merge_tables,
+    }
+    return frozenset(extra for extra, is_asked in asked.items() if is_asked)
+
+
 def _pipeline_settings(job: Job, superseded: frozenset[str]) -> PipelineSettings:
     options = job.options
     limits = options.limits
@@ -235,6 +249,7 @@ def _pipeline_settings(job: Job, superseded: frozenset[str]) -> PipelineSettings
         allow_mixed=options.output.allow_mixed,
         retry_failed=options.output.retry_failed,
         save_images=options.output.save_images,
+        extras=_extras(options),
         discard_raw=options.output.discard_raw,
         content_debug=options.content_debug,
         render_workers=limits.cpu_workers or _default_render_workers(job.engine),

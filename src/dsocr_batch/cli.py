@@ -33,7 +33,11 @@ from dsocr_batch.options import (
     parse_pages,
 )
 from dsocr_batch.pipeline.run import StopReason
-from dsocr_batch.progress import SteadyConsole, closing_table, progress_view
+from dsocr_batch.progress import (
+    SteadyConsole,
+    closing_table,
+    progress_view,
+)
 from dsocr_batch.records import Mode
 
 log = logging.getLogger("dsocr_batch")
@@ -174,6 +178,32 @@ def run(
     save_images: Annotated[
         bool,
         typer.Option("--save-images", help="Keep each page as a PNG.", rich_help_panel=OUTPUT),
+    ] = False,
+    save_figures: Annotated[
+        bool,
+        typer.Option(
+            "--save-figures",
+            help="Cut the pictures out of the pages and link them in the markdown. Later too: "
+            "finished documents get them without being read again.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    save_layout: Annotated[
+        bool,
+        typer.Option(
+            "--save-layout",
+            help="Write the original pages with labelled boxes over them, as a PDF. Later too.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    merge_tables: Annotated[
+        bool,
+        typer.Option(
+            "--merge-tables",
+            help="Make one table of parts on successive pages: same columns, nothing between. "
+            "Finished documents are written again, with it or without it, not read again.",
+            rich_help_panel=OUTPUT,
+        ),
     ] = False,
     discard_raw: Annotated[
         bool,
@@ -372,6 +402,8 @@ def run(
             allow_mixed=allow_mixed,
             retry_failed=retry_failed,
             save_images=save_images,
+            save_layout=save_layout,
+            merge_tables=merge_tables,
             discard_raw=discard_raw,
         ),
         engine=EngineOptions(
@@ -381,6 +413,7 @@ def run(
             grounded_prompt=grounded_prompt,
             max_tokens=max_tokens,
             batch_pages=batch_pages,
+            save_figures=save_figures or None,
         ),
         limits=LimitOptions(
             cpu_workers=cpu_workers,

@@ -90,6 +90,8 @@ class OutputOptions:
     allow_mixed: bool = False
     retry_failed: bool = False
     save_images: bool = False
+    save_layout: bool = False
+    merge_tables: bool = False
     discard_raw: bool = False
 
 
@@ -106,6 +108,8 @@ class EngineOptions:
     grounded_prompt: str | None = None
     max_tokens: int | None = None
     batch_pages: int | None = None
+    save_figures: bool | None = None
+    """Pictures can only be cut out where the engine marks them."""
 
     def effective_prompt(self, mode: Mode) -> str:
         """Return the prompt for a mode: ``--prompt``, else the mode's own, else its default."""

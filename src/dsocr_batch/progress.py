@@ -34,6 +34,7 @@ _FLAG_MEANING = {
     Flag.NO_TEXT: "the page is not blank, but nothing was read on it: a picture, or a miss",
     Flag.ROTATED: "read after turning the page",
     Flag.TABLE_MENDED: "a broken table was repaired",
+    Flag.TABLE_CONTINUED: "its first rows stand at the end of an earlier page's table",
 }
 
 

@@ -87,6 +87,19 @@ class Flag(StrEnum):
     ROTATED = "rotated"
     """The page was read after turning it by a multiple of 90 degrees."""
     TABLE_MENDED = "table_mended"
+    TABLE_CONTINUED = "table_continued"
+    """The page begins with rows that stand at the end of an earlier page's table."""
+
+
+class Extra(StrEnum):
+    """What a document can have beside its text, when asked for."""
+
+    FIGURES = "figures"
+    """Pictures cut out of the pages and linked in the markdown."""
+    LAYOUT = "layout"
+    """The original pages with labelled boxes over them, as a PDF."""
+    MERGED_TABLES = "merged_tables"
+    """Tables that go on across pages are one table in the markdown."""
 
 
 class FinishReason(StrEnum):
@@ -97,15 +110,34 @@ class FinishReason(StrEnum):
     LOOP = "loop"
 
 
+Box = tuple[int, int, int, int]
+"""``(x1, y1, x2, y2)`` on the model's 0-999 grid, origin at the top left of the displayed page."""
+
+GRID_MAX = 999
+"""Boxes lie on a 0-999 grid of the page (DeepSeek-OCR, ``run_dpsk_ocr_pdf.py``)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """One labelled block of a page.
-
-    ``box`` is ``(x1, y1, x2, y2)`` on the model's 0-999 grid: pixel = v / 999 x page side.
-    """
+    """One labelled block of a page; ``scaled_box`` tells where it lies."""
 
     label: str
-    box: tuple[int, int, int, int]
+    box: Box
+
+
+def scaled_box(box: Box, width: float, height: float) -> tuple[float, float, float, float]:
+    """Return a box in the unit of the page's sides: pixels, or points.
+
+    ``x = v / 999 * width``, ``y = v / 999 * height``: 999 is the right or lower edge itself
+    (DeepSeek-OCR, ``run_dpsk_ocr_pdf.py``).
+    """
+    x1, y1, x2, y2 = box
+    return (
+        x1 / GRID_MAX * width,
+        y1 / GRID_MAX * height,
+        x2 / GRID_MAX * width,
+        y2 / GRID_MAX * height,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +231,8 @@ class DocumentRecord:
     page_count: int | None
     """None if the document could not be opened."""
     outputs: tuple[OutputFile, ...] = ()
+    extras: tuple[Extra, ...] = ()
+    """What was asked for beside the text when the document was written."""
     counters: Mapping[str, int] = field(default_factory=dict)
     pages: tuple[PageRecord, ...] = ()
 

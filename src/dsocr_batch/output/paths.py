@@ -30,6 +30,14 @@ class DocumentPaths:
     assets_dir: Path
     journal: Path
 
+    def figure(self, page_number: int, figure_number: int) -> Path:
+        """Return the place of a picture cut out of a page; both numbers count from 1."""
+        return self.assets_dir / f"page-{page_number:04d}-figure-{figure_number:02d}.png"
+
+
+FIGURE_FILES = "page-*-figure-*.png"
+"""Glob of every name that ``DocumentPaths.figure`` gives."""
+
 
 def document_paths(output_dir: Path, relative: str) -> DocumentPaths:
     """Return where a document's outputs lie; touches no file.

@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedRandom
 from pathlib import Path
 
 from dsocr_batch.errors import OutputNotWritable
@@ -76,6 +77,32 @@ def write_atomically(path: Path, data: bytes, *, shared: bool = False) -> None:
         with _temporary(temp, data):
             temp.replace(path)
         _sync_folder(path.parent)
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[BufferedRandom]:
+    """Open a file to be written and read in the body; it takes its place if the body succeeds.
+
+    Raises:
+        OutputNotWritable: the file could not be written; what it held before is untouched.
+    """
+    temp = temp_path(path)
+    with accessing(path):
+        make_folder(path.parent)
+        temp.unlink(missing_ok=True)
+        file = temp.open("x+b")
+    try:
+        with file:
+            yield file
+            with accessing(path):
+                file.flush()
+                os.fsync(file.fileno())
+        with accessing(path):
+            temp.replace(path)
+            _sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            temp.unlink(missing_ok=True)
 
 
 def create_exclusively(path: Path, data: bytes) -> bool:

@@ -6,24 +6,28 @@ Runs in the writer thread.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dsocr_batch import __version__
 from dsocr_batch.engines.base import EngineIdentity
-from dsocr_batch.output.paths import DocumentPaths
+from dsocr_batch.names import path_from_display
+from dsocr_batch.output.paths import FIGURE_FILES, DocumentPaths
 from dsocr_batch.output.record import write_record
 from dsocr_batch.output.write import output_file, remove_output, write_atomically
-from dsocr_batch.postprocess.assemble import PageText, assemble
-from dsocr_batch.postprocess.page import POSTPROCESS_VERSION, ProcessedPage, process_page
+from dsocr_batch.pipeline.draft import Draft
+from dsocr_batch.pipeline.illustrate import Drawn
+from dsocr_batch.postprocess.assemble import Assembled, PageText, assemble
+from dsocr_batch.postprocess.figures import Figure, figure_link, link_figures
+from dsocr_batch.postprocess.page import POSTPROCESS_VERSION, ProcessedPage
 from dsocr_batch.records import (
     DocumentRecord,
     DocumentState,
+    Extra,
     FailureClass,
     Flag,
-    JournalEntry,
     Mode,
     OutputFile,
     PageRecord,
@@ -40,46 +44,71 @@ class Provenance:
     settings_digest: str
     identity: EngineIdentity
     mode: Mode
+    extras: frozenset[Extra] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A document as it shall stand in the output directory."""
+
+    record: DocumentRecord
+    texts: Mapping[Path, bytes]
+    """Its markdown files."""
 
 
 def finish_document(
-    paths: DocumentPaths,
-    source: Source,
-    page_count: int,
-    entries: Mapping[int, JournalEntry],
-    provenance: Provenance,
-) -> DocumentRecord:
-    """Write a document and return its record.
+    paths: DocumentPaths, source: Source, draft: Draft, drawn: Drawn, provenance: Provenance
+) -> Finished:
+    """Return a document's files and its record; writes nothing.
 
     Args:
         paths: where everything goes.
         source: the file that was read.
-        page_count: pages of the document; those without an entry were not requested.
-        entries: finished pages by page number.
+        draft: its pages.
+        drawn: its pictures, which are written already.
         provenance: how the pages were read.
+    """
+    folder = paths.record.parent
+    merge_tables = Extra.MERGED_TABLES in provenance.extras
+    combined = assemble(
+        _page_texts(paths, draft, drawn, [text.markdown for text in draft.texts]),
+        merge_tables=merge_tables,
+    )
+    texts = {paths.markdown: combined.markdown.encode("utf-8")}
+    match provenance.mode:
+        case Mode.CLEAN:
+            pass
+        case Mode.GROUNDED:  # each table stays where its box is
+            tagged = [text.grounded or "" for text in draft.texts]
+            grounded = assemble(_page_texts(paths, draft, drawn, tagged))
+            texts[paths.grounded] = grounded.markdown.encode("utf-8")
+    counters = Counter(combined.counters) + Counter(drawn.counters)
+    for text in draft.texts:
+        counters.update(text.counters)
+    pages = _described(draft, combined)
+    pictures = [*drawn.figures.values(), *([drawn.layout] if drawn.layout else [])]
+    record = replace(
+        _record(source, provenance),
+        state=_document_state(pages),
+        page_count=len(pages),
+        outputs=(*(output_file(path, data, folder) for path, data in texts.items()), *pictures),
+        extras=tuple(sorted(provenance.extras)),
+        counters=dict(sorted(counters.items())),
+        pages=tuple(pages),
+    )
+    return Finished(record=record, texts=texts)
+
+
+def write_document(paths: DocumentPaths, finished: Finished) -> None:
+    """Write a document, remove what is no longer its own, and at last write its record.
 
     Raises:
         OutputNotWritable: a file cannot be written; the document then has no new record.
     """
-    finished = [
-        entries.get(page_number) or _not_requested(page_number)
-        for page_number in range(1, page_count + 1)
-    ]
-    texts = [process_page(entry.raw_text, provenance.mode) for entry in finished]
-    pages, outputs = _write_texts(paths, [entry.page for entry in finished], texts, provenance.mode)
-    counters: Counter[str] = Counter()
-    for text in texts:
-        counters.update(text.counters)
-    record = replace(
-        _record(source, provenance),
-        state=_document_state(pages),
-        page_count=page_count,
-        outputs=tuple(outputs),
-        counters=dict(sorted(counters.items())),
-        pages=tuple(pages),
-    )
-    write_record(paths.record, record)
-    return record
+    for path, data in finished.texts.items():
+        write_atomically(path, data)
+    _remove_stale(paths, keep=finished.record.outputs)
+    write_record(paths.record, finished.record)
 
 
 def unreadable_record(
@@ -106,63 +135,66 @@ def write_unreadable(paths: DocumentPaths, record: DocumentRecord) -> None:
         OutputNotWritable: the record cannot be written.
     """
     remove_output(paths.markdown)
-    remove_output(paths.grounded)
+    _remove_stale(paths)
     write_record(paths.record, record)
 
 
-def _not_requested(page_number: int) -> JournalEntry:
-    page = PageRecord(page_number=page_number, state=PageState.NOT_REQUESTED)
-    return JournalEntry(page=page, raw_text="")
+def _page_texts(
+    paths: DocumentPaths, draft: Draft, drawn: Drawn, markdowns: Iterable[str]
+) -> list[PageText]:
+    """Return the pages with links in place of their figures."""
+    return [
+        PageText(
+            page_number=page.page_number,
+            state=page.state,
+            reason=page.reason,
+            markdown=link_figures(markdown, _links(paths, page.page_number, text.figures, drawn)),
+        )
+        for page, text, markdown in zip(draft.pages, draft.texts, markdowns, strict=True)
+    ]
 
 
-def _write_texts(
-    paths: DocumentPaths,
-    pages: Sequence[PageRecord],
-    texts: Sequence[ProcessedPage],
-    mode: Mode,
-) -> tuple[list[PageRecord], list[OutputFile]]:
-    """Write the markdown files; return the pages with what is known of their text."""
-    folder = paths.record.parent
-    combined = assemble([_page_text(p, t.markdown) for p, t in zip(pages, texts, strict=True)])
-    outputs = [_write_output(paths.markdown, combined.markdown, folder)]
-    match mode:
-        case Mode.CLEAN:
-            remove_output(paths.grounded)  # of an earlier run in grounded mode
-        case Mode.GROUNDED:
-            tagged = assemble(
-                [_page_text(p, t.grounded or "") for p, t in zip(pages, texts, strict=True)]
-            )
-            outputs.append(_write_output(paths.grounded, tagged.markdown, folder))
-    described = [
+def _links(
+    paths: DocumentPaths, page_number: int, figures: Sequence[Figure], drawn: Drawn
+) -> dict[int, str]:
+    return {
+        number: figure_link(
+            figure.caption, paths.assets_dir.name, paths.figure(page_number, number).name
+        )
+        for number, figure in enumerate(figures, 1)
+        if (page_number, number) in drawn.figures
+    }
+
+
+def _described(draft: Draft, combined: Assembled) -> list[PageRecord]:
+    """Return the pages with what is known of their text."""
+    return [
         replace(
             page,
             md_start=start,
             md_end=end,
             regions=text.regions,
-            flags=_flags(page, text),
+            flags=_flags(page, text, continued=page.page_number in combined.continued),
         )
-        for page, text, (start, end) in zip(pages, texts, combined.spans, strict=True)
+        for page, text, (start, end) in zip(draft.pages, draft.texts, combined.spans, strict=True)
     ]
-    return described, outputs
 
 
-def _flags(page: PageRecord, text: ProcessedPage) -> tuple[Flag, ...]:
+def _flags(page: PageRecord, text: ProcessedPage, *, continued: bool) -> tuple[Flag, ...]:
     flags = {*page.flags, *text.flags}
     if page.state is PageState.OK and not text.markdown.strip():
         flags.add(Flag.NO_TEXT)
+    if continued:
+        flags.add(Flag.TABLE_CONTINUED)
     return tuple(sorted(flags))
 
 
-def _write_output(path: Path, text: str, record_dir: Path) -> OutputFile:
-    data = text.encode("utf-8")
-    write_atomically(path, data)
-    return output_file(path, data, record_dir)
-
-
-def _page_text(page: PageRecord, markdown: str) -> PageText:
-    return PageText(
-        page_number=page.page_number, state=page.state, reason=page.reason, markdown=markdown
-    )
+def _remove_stale(paths: DocumentPaths, keep: Iterable[OutputFile] = ()) -> None:
+    """Remove what earlier runs in another mode, or with other extras, made of a document."""
+    kept = {path_from_display(output.path) for output in keep}
+    for path in (paths.grounded, paths.layout, *paths.assets_dir.glob(FIGURE_FILES)):
+        if path.relative_to(paths.record.parent).as_posix() not in kept:
+            remove_output(path)
 
 
 def _record(source: Source, provenance: Provenance) -> DocumentRecord:

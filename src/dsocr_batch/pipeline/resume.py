@@ -12,9 +12,11 @@ from dsocr_batch.names import display_path
 from dsocr_batch.output.journal import LoadedJournal
 from dsocr_batch.output.paths import DocumentPaths
 from dsocr_batch.output.record import DamagedError, outputs_intact, read_record
+from dsocr_batch.pipeline.illustrate import FIGURES_FAILED, LAYOUTS_FAILED
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.records import (
     DocumentRecord,
+    Extra,
     FailureClass,
     JournalEntry,
     PageRecord,
@@ -64,6 +66,8 @@ def is_done(record: DocumentRecord, paths: DocumentPaths, settings: PipelineSett
         return False
     if record.page_count is None or not record.pages:
         return not _to_be_retried(record.failure_class, settings)
+    if _lacks_extras(record, settings) and _can_be_written_again(paths):
+        return False
     return not pages_to_read(record.page_count, {p.page_number: p for p in record.pages}, settings)
 
 
@@ -109,6 +113,33 @@ def _usable_record(paths: DocumentPaths, settings: PipelineSettings) -> Document
             "or another --output-dir."
         )
     return record
+
+
+def _lacks_extras(record: DocumentRecord, settings: PipelineSettings) -> bool:
+    """Tell whether a document has to be written again to be as this run is told.
+
+    Pictures that are there do no harm to a run that does not ask for them. Merged tables do:
+    the same corpus would have both kinds.
+    """
+    has, wanted = frozenset(record.extras), settings.extras
+    if wanted - has or Extra.MERGED_TABLES in has - wanted:
+        return True
+    return settings.retry_failed and any(
+        record.counters.get(counter) and extra in wanted
+        for counter, extra in ((FIGURES_FAILED, Extra.FIGURES), (LAYOUTS_FAILED, Extra.LAYOUT))
+    )
+
+
+def _can_be_written_again(paths: DocumentPaths) -> bool:
+    """Tell whether the raw text was kept; without it every page would have to be read again."""
+    if paths.journal.exists():
+        return True
+    log.warning(
+        "%s stays as it is: its raw text was discarded, and figures, layout or merged tables are "
+        "not worth reading it again (--overwrite would)",
+        display_path(paths.markdown),
+    )
+    return False
 
 
 def _to_be_read(page: PageRecord, settings: PipelineSettings) -> bool:

@@ -21,6 +21,7 @@ from dsocr_batch.engines.base import Engine, PageReadError, PageRequest, Reading
 from dsocr_batch.errors import DsocrError, TooManyFailures
 from dsocr_batch.names import display_path
 from dsocr_batch.pipeline.document import MAX_TIMEOUTS, OpenJob
+from dsocr_batch.pipeline.draft import Draft
 from dsocr_batch.pipeline.entries import (
     blank,
     failed_render,
@@ -28,6 +29,7 @@ from dsocr_batch.pipeline.entries import (
     read_page,
     rendered_page,
 )
+from dsocr_batch.pipeline.illustrate import Drawn, illustrate
 from dsocr_batch.pipeline.schedule import Schedule
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.pipeline.store import DocumentStore
@@ -123,6 +125,9 @@ class Run:
             RenderWorker(self._slots.fds, settings.page_timeout_s)
             for _ in range(settings.render_workers)
         ]
+        # Documents end while every lane's worker is busy with pages. It starts when first needed.
+        self._artist = RenderWorker((), settings.page_timeout_s)
+        self._artist_is_free = asyncio.Lock()
         self._engine_places = asyncio.Semaphore(engine.capacity)
         # Pages that were there when the engine was lost go in one at a time, so that the next
         # loss tells which of them it was.
@@ -184,7 +189,7 @@ class Run:
             closing.push_async_callback(self._store.close)
             closing.callback(self._slots.close)
             closing.push_async_callback(self._supervisor.close)
-            for worker in self._workers:
+            for worker in (*self._workers, self._artist):
                 closing.push_async_callback(worker.close)
 
     # ---- lanes: one for each render worker -------------------------------------------------
@@ -223,7 +228,7 @@ class Run:
         job = await self._store.begin(document, opened)
         self._tally.document_opened(len(job.pending))
         if job.is_finished:
-            await self._finish(job)
+            await self._finish(job, worker)
             return
         self._supervisor.begin()
         self._schedule.opened(job)
@@ -353,7 +358,6 @@ class Run:
     async def _settle_page(self, job: OpenJob, page_index: int, entry: JournalEntry) -> None:
         """Bring a page to its one state; the last page of a document finishes it."""
         await self._store.append(job, entry)
-        self._pages_under_way.release()
         job.in_flight.discard(page_index)
         self._tally.page_finished(entry.page)
         if entry.page.state in (PageState.FAILED, PageState.TRUNCATED):
@@ -361,10 +365,15 @@ class Run:
         self._refuse_mass_failure()
         if job.is_finished:
             await self._finish(job)
+        # Only now, so that pages wait where documents cannot be written as fast as they are read.
+        self._pages_under_way.release()
 
-    async def _finish(self, job: OpenJob) -> None:
+    async def _finish(self, job: OpenJob, worker: RenderWorker | None = None) -> None:
+        """Write a document; ``worker`` is one that is free to make its pictures."""
         try:
-            self._settle_document(await self._store.finish(job))
+            draft = await self._store.compose(job)
+            drawn = await self._illustrate(job, draft, worker)
+            self._settle_document(await self._store.finish(job, draft, drawn))
         except DsocrError:
             raise
         except Exception:
@@ -374,6 +383,13 @@ class Run:
             self._tally.documents_broken += 1
             self._store.forget(job)
             self._schedule.settled()
+
+    async def _illustrate(self, job: OpenJob, draft: Draft, worker: RenderWorker | None) -> Drawn:
+        extras = self._settings.extras
+        if worker is not None:
+            return await illustrate(worker, job, draft, extras)
+        async with self._artist_is_free:
+            return await illustrate(self._artist, job, draft, extras)
 
     def _settle_document(self, record: DocumentRecord) -> None:
         self._tally.document_finished(record)

@@ -9,7 +9,7 @@ from typing import Any
 
 from dsocr_batch.options import PageSelection
 from dsocr_batch.output.settings import settings_digest
-from dsocr_batch.records import Mode
+from dsocr_batch.records import Extra, Mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,8 @@ class PipelineSettings:
     allow_mixed: bool = False
     retry_failed: bool = False
     save_images: bool = False
+    extras: frozenset[Extra] = frozenset()
+    """What documents are to have beside their text; it does not change a page's text."""
     discard_raw: bool = False
     content_debug: bool = False
     render_workers: int = 1

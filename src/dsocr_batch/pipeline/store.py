@@ -17,12 +17,15 @@ from dsocr_batch.output.paths import DocumentPaths, document_paths
 from dsocr_batch.output.record import write_record
 from dsocr_batch.output.write import remove_output
 from dsocr_batch.pipeline.document import OpenJob
+from dsocr_batch.pipeline.draft import Draft, compose
 from dsocr_batch.pipeline.finish import (
     Provenance,
     finish_document,
     unreadable_record,
+    write_document,
     write_unreadable,
 )
+from dsocr_batch.pipeline.illustrate import Drawn
 from dsocr_batch.pipeline.resume import Plan, is_done, pages_to_read, plan_document, usable_entries
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.records import (
@@ -44,7 +47,10 @@ class DocumentStore:
     def __init__(self, settings: PipelineSettings, identity: EngineIdentity) -> None:
         self._settings = settings
         self._provenance = Provenance(
-            settings_digest=settings.digest, identity=identity, mode=settings.mode
+            settings_digest=settings.digest,
+            identity=identity,
+            mode=settings.mode,
+            extras=settings.extras,
         )
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         self._jobs: set[OpenJob] = set()
@@ -80,9 +86,15 @@ class DocumentStore:
         await self._run(lambda: job.journal.append(entry))
         job.entries[entry.page.page_number] = entry
 
-    async def finish(self, job: OpenJob) -> DocumentRecord:
-        """Write a document all of whose requested pages are done, and return its record."""
-        record = await self._run(lambda: self._finish(job))
+    async def compose(self, job: OpenJob) -> Draft:
+        """Return the pages of a document all of whose requested pages are done."""
+        return await self._run(
+            lambda: compose(job.page_count, job.entries, self._settings.mode, self._settings.extras)
+        )
+
+    async def finish(self, job: OpenJob, draft: Draft, drawn: Drawn) -> DocumentRecord:
+        """Write a document and return its record."""
+        record = await self._run(lambda: self._finish(job, draft, drawn))
         self._jobs.discard(job)
         return record
 
@@ -149,11 +161,11 @@ class DocumentStore:
             pending=deque(pending),
         )
 
-    def _finish(self, job: OpenJob) -> DocumentRecord:
+    def _finish(self, job: OpenJob, draft: Draft, drawn: Drawn) -> DocumentRecord:
         job.journal.close()
-        record = finish_document(
-            job.paths, job.source, job.page_count, job.entries, self._provenance
-        )
+        finished = finish_document(job.paths, job.source, draft, drawn, self._provenance)
+        write_document(job.paths, finished)
+        record = finished.record
         self._discard_raw(record, job.paths)
         return record
 

@@ -15,12 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from dsocr_batch.records import Region
-
-Box = tuple[int, int, int, int]
-
-GRID_MAX = 999
-"""Boxes lie on a 0-999 grid of the page (DeepSeek-OCR, ``run_dpsk_ocr_pdf.py``)."""
+from dsocr_batch.records import GRID_MAX, Box, Region
 
 LABELS = (
     "title",

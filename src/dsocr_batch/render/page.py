@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pymupdf
 
-from dsocr_batch.records import ReasonCode
+from dsocr_batch.records import Box, ReasonCode, scaled_box
 
 MIN_LONG_SIDE_PX = 1280
 """Pages that would be smaller are enlarged: a page of 180x300 pt can carry a full scan. It is
@@ -46,7 +48,7 @@ _STORE_FREED_PERCENT = 90
 
 # What PyMuPDF 1.28 raises over broken files: MuPDF's own errors, FileDataError and other
 # RuntimeErrors, and ValueError for pages that a lying page tree promised.
-_MUPDF_ERRORS = (pymupdf.mupdf.FzErrorBase, RuntimeError, ValueError)
+MUPDF_ERRORS: tuple[type[Exception], ...] = (pymupdf.mupdf.FzErrorBase, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,16 @@ class RenderedPage:
     """MuPDF complained: something may be missing. Where there is content it is mostly a remark
     about fonts, but a page that looks blank is not to be believed then: MuPDF draws nothing
     for an image that it cannot decode, and raises nothing (NOTES.md)."""
+    pixels: bytes
+    """uint8 (height, width, 3), RGB, 0-255, row-major, no padding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crop:
+    """A part of a page as pixels."""
+
+    width_px: int
+    height_px: int
     pixels: bytes
     """uint8 (height, width, 3), RGB, 0-255, row-major, no padding."""
 
@@ -133,16 +145,44 @@ def render_page(document: pymupdf.Document, page_index: int, target: RenderTarge
     Raises:
         RenderError: PAGE_NOT_LOADABLE, RENDER_ERROR or RENDER_MEMORY.
     """
+    with _drawing():
+        return _rasterize(_load_page(document, page_index), target)
+
+
+def crop_page(document: pymupdf.Document, page_index: int, box: Box, dpi: float) -> Crop:
+    """Return a part of a page, rendered at the resolution at which the page was.
+
+    Raises:
+        RenderError: PAGE_NOT_LOADABLE, RENDER_ERROR or RENDER_MEMORY.
+    """
+    with _drawing():
+        page = _load_page(document, page_index)
+        pixmap = page.get_pixmap(
+            matrix=pymupdf.Matrix(dpi / 72, dpi / 72),
+            clip=pymupdf.Rect(scaled_box(box, page.rect.width, page.rect.height)),
+            colorspace=pymupdf.csRGB,
+            alpha=False,
+        )
+        return Crop(width_px=pixmap.width, height_px=pixmap.height, pixels=pixmap.samples)
+
+
+@contextmanager
+def _drawing() -> Iterator[None]:
+    """Make MuPDF's errors ours, and free what it keeps of a page.
+
+    Raises:
+        RenderError: the body met one.
+    """
     pymupdf.TOOLS.reset_mupdf_warnings()
     try:
-        return _rasterize(_load_page(document, page_index), target)
+        yield
     except (MemoryError, pymupdf.mupdf.FzErrorSystem) as error:
         raise RenderError(
             ReasonCode.RENDER_MEMORY, "Rendering the page needs more memory than is allowed."
         ) from error
-    except _MUPDF_ERRORS as error:
+    except MUPDF_ERRORS as error:
         raise RenderError(
-            ReasonCode.RENDER_ERROR, f"MuPDF cannot render the page ({_detail(error)})."
+            ReasonCode.RENDER_ERROR, f"MuPDF cannot render the page ({detail(error)})."
         ) from error
     finally:
         # Decoded images and fonts stay in MuPDF's store, and every warning in PyMuPDF's list,
@@ -173,7 +213,7 @@ def _open_descriptor(fd: int) -> pymupdf.Document:
         document = pymupdf.Document(f"/dev/fd/{fd}", filetype=filetype)
     except MemoryError as error:
         raise _opening_needs_memory() from error
-    except _MUPDF_ERRORS as error:
+    except MUPDF_ERRORS as error:
         if isinstance(error.__cause__, pymupdf.mupdf.FzErrorSystem):
             raise _opening_needs_memory() from error
         raise _not_a_document() from error
@@ -204,7 +244,7 @@ def _require_pages(document: pymupdf.Document, password: str | None) -> None:
         page_count = document.page_count
     except MemoryError as error:
         raise _opening_needs_memory() from error
-    except _MUPDF_ERRORS as error:
+    except MUPDF_ERRORS as error:
         raise _not_a_document() from error
     if page_count == 0:
         raise RenderError(ReasonCode.ZERO_PAGES, "The file opens, but has no pages.")
@@ -229,10 +269,10 @@ def _load_page(document: pymupdf.Document, page_index: int) -> pymupdf.Page:
         return page
     except pymupdf.mupdf.FzErrorSystem:
         raise
-    except _MUPDF_ERRORS as error:
+    except MUPDF_ERRORS as error:
         raise RenderError(
             ReasonCode.PAGE_NOT_LOADABLE,
-            f"The page cannot be found in the damaged file ({_detail(error)}).",
+            f"The page cannot be found in the damaged file ({detail(error)}).",
         ) from error
 
 
@@ -271,7 +311,8 @@ def _image_zoom(page: pymupdf.Page) -> float:
     return max(across, down)
 
 
-def _detail(error: BaseException) -> str:
+def detail(error: BaseException) -> str:
+    """Return what MuPDF says, as one short line that any terminal can show."""
     # MuPDF quotes the file, which can hold any bytes.
     message = str(error).encode("ascii", "backslashreplace").decode("ascii")
     return " ".join(message.split())[:_MAX_DETAIL_CHARS].rstrip(".") or type(error).__name__

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dsocr_batch.child import ChildDiedError, ChildProcess, ChildTimeoutError, Message
 from dsocr_batch.errors import OutputNotWritable
 from dsocr_batch.prepare.image import ImageForm, PageImage
-from dsocr_batch.records import FailureClass, ReasonCode, Source
+from dsocr_batch.records import Box, FailureClass, ReasonCode, Region, Source
 from dsocr_batch.render.slots import Slot
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,9 @@ PDF wanted 1.7 GB (NOTES.md, "Renderer")."""
 
 HASH_BYTES_PER_S = 20e6
 """Opening hashes the whole file; so slow may a disk be before that counts as a hang."""
+
+LAYOUT_S_PER_REGION = 0.005
+"""A region takes 0.2 ms to draw (NOTES.md, "Figures and layout"); a crowded machine gets more."""
 
 _TRANSIENT = frozenset({ReasonCode.UNREADABLE, ReasonCode.SOURCE_CHANGED})
 
@@ -61,6 +64,38 @@ class PageJob:
     max_side_px: int
     form: ImageForm
     save_png: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropJob:
+    """A part of a page to be written as a PNG file; paths are absolute, with surrogateescapes."""
+
+    path: str
+    source: Source
+    page_index: int
+    dpi: float
+    """That at which the page was read."""
+    box: Box
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayoutJob:
+    """A document to be written with boxes over its pages; paths as in ``CropJob``."""
+
+    path: str
+    source: Source
+    pages: Sequence[tuple[int, Sequence[Region]]]
+    """Indices (0-based) of pages, and what is on them in reading order."""
+    file: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenFile:
+    """What the completion record says of a file."""
+
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +149,7 @@ class RenderWorker:
         reply = await self._ask(
             {
                 "op": "render",
-                "path": job.path,
-                "bytes": job.source.bytes,
-                "mtime_ns": job.source.mtime_ns,
+                **_identity(job.path, job.source),
                 "page_index": job.page_index,
                 "dpi": job.dpi,
                 "max_side_px": job.max_side_px,
@@ -148,6 +181,56 @@ class RenderWorker:
             image=image,
             render_s=reply["seconds"],
         )
+
+    async def crop(self, job: CropJob) -> WrittenFile:
+        """Write a part of a page as a PNG file.
+
+        Raises:
+            RenderFailed: it cannot be rendered.
+            OutputNotWritable: the file cannot be written.
+        """
+        reply = await self._ask(
+            {
+                "op": "crop",
+                **_identity(job.path, job.source),
+                "page_index": job.page_index,
+                "dpi": job.dpi,
+                "box": job.box,
+                "file": job.file,
+            },
+            timeout_s=self._page_timeout_s,
+            timeout_code=ReasonCode.RENDER_TIMEOUT,
+            crash_code=ReasonCode.RENDER_CRASHED,
+            what="cutting out a figure",
+        )
+        _raise_failure(reply, None)
+        return WrittenFile(bytes=reply["bytes"], sha256=reply["sha256"])
+
+    async def draw_layout(self, job: LayoutJob) -> WrittenFile:
+        """Write a document with labelled boxes over its pages, as a PDF.
+
+        Raises:
+            RenderFailed: the document does not let itself be drawn on.
+            OutputNotWritable: the file cannot be written.
+        """
+        pages = [(index, [(r.label, r.box) for r in regions]) for index, regions in job.pages]
+        region_count = sum(len(regions) for _, regions in job.pages)
+        reply = await self._ask(
+            {
+                "op": "layout",
+                **_identity(job.path, job.source),
+                "pages": pages,
+                "file": job.file,
+            },
+            timeout_s=self._page_timeout_s
+            + job.source.bytes / HASH_BYTES_PER_S
+            + region_count * LAYOUT_S_PER_REGION,
+            timeout_code=ReasonCode.RENDER_TIMEOUT,
+            crash_code=ReasonCode.RENDER_CRASHED,
+            what="drawing the layout",
+        )
+        _raise_failure(reply, None)
+        return WrittenFile(bytes=reply["bytes"], sha256=reply["sha256"])
 
     async def close(self) -> None:
         """Kill the process."""
@@ -201,11 +284,14 @@ class RenderWorker:
         raise AssertionError("unreachable")
 
 
+def _identity(path: str, source: Source) -> Message:
+    """Return the part of a request that names a file, so that no other is taken for it."""
+    return {"path": path, "bytes": source.bytes, "mtime_ns": source.mtime_ns}
+
+
 def _raise_failure(reply: Message, source: Source | None) -> None:
     if "output_error" in reply:
-        raise OutputNotWritable(
-            f"{reply['output_error']}. Free some space or choose another --output-dir."
-        )
+        raise OutputNotWritable(reply["output_error"])
     if "error" in reply:
         code = ReasonCode(reply["error"])
         failure_class = FailureClass.TRANSIENT if code in _TRANSIENT else FailureClass.INPUT

@@ -17,14 +17,19 @@ import numpy as np
 import pymupdf
 
 from dsocr_batch.child import Message, serve
+from dsocr_batch.errors import OutputNotWritable
+from dsocr_batch.output.paths import temp_path
+from dsocr_batch.output.write import accessing, make_folder, open_atomically, write_atomically
 from dsocr_batch.prepare.encode import encode_png
 from dsocr_batch.prepare.image import ImageForm
-from dsocr_batch.records import ReasonCode
+from dsocr_batch.records import ReasonCode, Region
 from dsocr_batch.render.blank import is_blank
+from dsocr_batch.render.layout import write_layout
 from dsocr_batch.render.page import (
     RenderedPage,
     RenderError,
     RenderTarget,
+    crop_page,
     open_document,
     render_page,
 )
@@ -34,7 +39,7 @@ MAX_OPEN_DOCUMENTS = 4
 
 
 class Worker:
-    """Answers ``open`` and ``render`` requests; see ``handle``."""
+    """Answers the requests that ``render.pool`` makes; see ``handle``."""
 
     def __init__(self) -> None:
         self._open: OrderedDict[str, tuple[tuple[int, int], pymupdf.Document]] = OrderedDict()
@@ -49,10 +54,16 @@ class Worker:
                     reply = self._open_document(message)
                 case "render":
                     reply = self._render(message)
+                case "crop":
+                    reply = self._crop(message)
+                case "layout":
+                    reply = self._layout(message)
                 case other:
                     raise ValueError(f"unknown request {other!r}")
         except RenderError as error:
             reply = {"error": error.reason_code, "reason": error.reason}
+        except OutputNotWritable as error:
+            reply = {"output_error": str(error)}
         except MemoryError:
             reply = {"error": ReasonCode.RENDER_MEMORY, "reason": "the page needs too much memory"}
         reply["seconds"] = round(time.perf_counter() - started, 6)
@@ -91,10 +102,7 @@ class Worker:
                 "nothing was drawn, and the renderer reports damage: a picture in it may be broken",
             )
         if message["save_png"] is not None:
-            try:
-                _save_png(page, Path(message["save_png"]))
-            except OSError as error:
-                return {"output_error": f"{message['save_png']}: {error.strerror or error}"}
+            _save_png(page, Path(message["save_png"]))
         return {
             "width_pt": page.width_pt,
             "height_pt": page.height_pt,
@@ -107,6 +115,29 @@ class Worker:
             if blank
             else self._fill(message["slot_fd"], _prepared(page, message["form"])),
         }
+
+    def _crop(self, message: Message) -> Message:
+        """Write a part of a page as a PNG file; tell the file's size and digest."""
+        document = self._document(message["path"], (message["bytes"], message["mtime_ns"]))
+        crop = crop_page(document, message["page_index"], tuple(message["box"]), message["dpi"])
+        png = encode_png(crop.pixels, crop.width_px, crop.height_px, message["dpi"])
+        write_atomically(Path(message["file"]), png)
+        return {"bytes": len(png), "sha256": hashlib.sha256(png).hexdigest()}
+
+    def _layout(self, message: Message) -> Message:
+        """Write the document with boxes drawn over it; tell the file's size and digest."""
+        path = message["path"]
+        self._document(path, (message["bytes"], message["mtime_ns"]))  # it has not changed
+        pages = [
+            (page_index, [Region(label=label, box=tuple(box)) for label, box in regions])
+            for page_index, regions in message["pages"]
+        ]
+        target = Path(message["file"])
+        with open_atomically(target) as file, accessing(target):
+            write_layout(path, pages, file)
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return {"bytes": file.tell(), "sha256": sha256}
 
     def _document(self, path: str, identity: tuple[int, int]) -> pymupdf.Document:
         """Return the open document; raise if the file is no longer the one that was hashed."""
@@ -161,10 +192,12 @@ def _prepared(page: RenderedPage, form: str) -> bytes:
 
 
 def _save_png(page: RenderedPage, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.tmp")
-    partial.write_bytes(encode_png(page.pixels, page.width_px, page.height_px, page.dpi))
-    partial.replace(path)
+    png = encode_png(page.pixels, page.width_px, page.height_px, page.dpi)
+    partial = temp_path(path)
+    with accessing(path):  # not worth a sync: no record names it
+        make_folder(path.parent)
+        partial.write_bytes(png)
+        partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,15 @@ from dsocr_batch.prepare.image import ImageForm
 from dsocr_batch.records import FailureClass, FinishReason
 
 HONOURS = frozenset(
-    {"model", "prompt", "clean_prompt", "grounded_prompt", "max_tokens", "batch_pages"}
+    {
+        "model",
+        "prompt",
+        "clean_prompt",
+        "grounded_prompt",
+        "max_tokens",
+        "batch_pages",
+        "save_figures",
+    }
 )
 
 
