@@ -30,6 +30,7 @@ from dsocr_batch.engines.resolve import (
 from dsocr_batch.errors import (
     DsocrError,
     ExitStatus,
+    InputMissing,
     LockHeld,
     OutputNotWritable,
     UsageError,
@@ -38,10 +39,16 @@ from dsocr_batch.machine import usable_cores
 from dsocr_batch.names import display_path
 from dsocr_batch.options import RunOptions
 from dsocr_batch.output.lock import ShardLock
-from dsocr_batch.output.paths import document_paths
+from dsocr_batch.output.paths import STATE_DIR, document_paths
 from dsocr_batch.output.settings import check_settings, claim_settings
 from dsocr_batch.output.write import accessing, make_folder, write_atomically
 from dsocr_batch.pipeline.report import RunReport, printable_ignored, stage_shares
+from dsocr_batch.pipeline.reprocess import (
+    Rebuild,
+    Reprocessed,
+    finished_documents,
+    reprocess_document,
+)
 from dsocr_batch.pipeline.resume import plan_document
 from dsocr_batch.pipeline.run import Run, RunResult, StopReason
 from dsocr_batch.pipeline.settings import PipelineSettings
@@ -190,6 +197,47 @@ async def _run(
             _report(job, settings, started_at, pipeline_run.result, error)
         raise
     return _report(job, settings, started_at, pipeline_run.result, None)
+
+
+def reprocess(output_dir: Path, *, on_document: Callable[[Reprocessed], None]) -> ExitStatus:
+    """Build every finished document of an output directory again; no page is read.
+
+    Args:
+        output_dir: the output directory of earlier runs.
+        on_document: called with each document when it is done.
+
+    Returns:
+        OK, or SOME_FAILED if some document could not be rebuilt.
+
+    Raises:
+        InputMissing: it is not an output directory.
+        LockHeld: a run is at work on it.
+        OutputNotWritable: a file cannot be written.
+    """
+    if not (output_dir / STATE_DIR).is_dir():
+        raise InputMissing(
+            f"{display_path(output_dir)} is not the output directory of a run: there is no "
+            f"{STATE_DIR} in it. Name the directory that was given as --output-dir."
+        )
+    status = ExitStatus.OK
+    # The lock of the only shard keeps out runs with any number of shards.
+    with ShardLock(output_dir, 0, 1) as lock:
+        for record_path in finished_documents(output_dir):
+            if lock.lost:
+                raise _lock_lost(output_dir)
+            try:
+                done = reprocess_document(output_dir, record_path)
+            except DsocrError:
+                raise
+            except Exception:
+                # The border of a document: our own mistake in one must not hide the others.
+                log.exception("%s: a bug; please report it", display_path(record_path))
+                status = ExitStatus.BUG
+                continue
+            on_document(done)
+            if done.outcome is Rebuild.NOT_REBUILT and status is ExitStatus.OK:
+                status = ExitStatus.SOME_FAILED
+    return status
 
 
 def _lock_lost(output_dir: Path) -> LockHeld:
