@@ -11,6 +11,8 @@ import mmap
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -84,14 +86,21 @@ class Worker:
             "mtime_ns": before.st_mtime_ns,
             "sha256": sha256,
         }
+        identity = _identity(before)
         try:
-            reply["page_count"] = self._document(path, _identity(before)).page_count
+            with _unchanged(path, identity):
+                reply["page_count"] = self._document(path, identity).page_count
         except RenderError as error:
             reply |= {"error": error.reason_code, "reason": error.reason}
         return reply
 
     def _render(self, message: Message) -> Message:
-        document = self._document(message["path"], (message["bytes"], message["mtime_ns"]))
+        path, identity = message["path"], (message["bytes"], message["mtime_ns"])
+        with _unchanged(path, identity):
+            return self._draw(self._document(path, identity), message)
+
+    def _draw(self, document: pymupdf.Document, message: Message) -> Message:
+        """Render a page, and fill a slot with it unless it is blank."""
         target = RenderTarget(dpi=message["dpi"], max_side_px=message["max_side_px"])
         page = render_page(document, message["page_index"], target)
         rgb = np.frombuffer(page.pixels, np.uint8).reshape(page.height_px, page.width_px, 3)
@@ -140,7 +149,7 @@ class Worker:
             return {"bytes": file.tell(), "sha256": sha256}
 
     def _document(self, path: str, identity: tuple[int, int]) -> pymupdf.Document:
-        """Return the open document; raise if the file is no longer the one that was hashed."""
+        """Return the document, open; ``identity`` is that of the file that was hashed."""
         if path in self._open:
             self._open.move_to_end(path)
             opened_as, document = self._open[path]
@@ -148,15 +157,6 @@ class Worker:
                 return document
             del self._open[path]
             document.close()
-        try:
-            now = os.stat(path)  # noqa: PTH116
-        except OSError as error:
-            raise RenderError(ReasonCode.UNREADABLE, _os_reason(error)) from error
-        if _identity(now) != identity:
-            raise RenderError(
-                ReasonCode.SOURCE_CHANGED,
-                "the file changed while it was being read; run again to read it anew",
-            )
         document = open_document(path)
         self._open[path] = (identity, document)
         if len(self._open) > MAX_OPEN_DOCUMENTS:
@@ -173,6 +173,32 @@ class Worker:
             mapped = self._maps[fd] = mmap.mmap(fd, os.fstat(fd).st_size)
         mapped[: len(data)] = data
         return len(data)
+
+
+@contextmanager
+def _unchanged(path: str, identity: tuple[int, int]) -> Iterator[None]:
+    """Refuse what the body makes of a file, its errors too, if the file changed meanwhile.
+
+    MuPDF reads as it goes: a file that is written over while it is open gives pages of neither
+    the old nor the new one.
+    """
+    _refuse_change(path, identity)
+    try:
+        yield
+    finally:
+        _refuse_change(path, identity)
+
+
+def _refuse_change(path: str, identity: tuple[int, int]) -> None:
+    try:
+        now = os.stat(path)  # noqa: PTH116
+    except OSError as error:
+        raise RenderError(ReasonCode.UNREADABLE, _os_reason(error)) from error
+    if _identity(now) != identity:
+        raise RenderError(
+            ReasonCode.SOURCE_CHANGED,
+            "the file changed while it was being read; run again to read it anew",
+        )
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int]:
