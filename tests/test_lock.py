@@ -116,6 +116,14 @@ def test_the_lock_of_a_killed_run_is_taken_over_at_once(tmp_path: Path) -> None:
         assert not lock.lost
 
 
+def test_what_a_killed_run_left_of_its_lock_is_removed(tmp_path: Path) -> None:
+    folder = lock_path(tmp_path).parent
+    folder.mkdir(parents=True)
+    (folder / ".shard-1-of-2.lock.0123456789abcdef.tmp").write_bytes(b"half")
+    with ShardLock(tmp_path, 0, 1):
+        assert {path.name for path in folder.iterdir()} == {".guard", "shard-0-of-1.lock"}
+
+
 def test_the_lock_of_a_killed_run_that_nobody_reaped_is_taken_over_at_once(tmp_path: Path) -> None:
     with start_holder(tmp_path) as process:
         process.kill()

@@ -286,6 +286,16 @@ def test_a_source_that_changes_under_the_run_is_not_mixed(
     assert record_of(out, "long")["page_count"] == 1
 
 
+def test_what_a_killed_run_left_of_its_report_is_removed(
+    corpus: Path, out: Path, script: Script
+) -> None:
+    left = out / ".dsocr" / "runs" / ".20250101T000000Z-shard-0-of-1-77.json.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    assert read(corpus, script(), out, "--limit-docs", "1").status == 0
+    assert not left.exists()
+
+
 def child_named(parent_pid: int, module: str) -> psutil.Process:
     (child, *_) = [
         child

@@ -95,6 +95,14 @@ def test_a_changed_value_in_the_file_is_damage(tmp_path: Path) -> None:
         claim(tmp_path, A)
 
 
+def test_what_a_killed_run_left_of_the_file_is_removed(tmp_path: Path) -> None:
+    claim(tmp_path, A)
+    left = tmp_path / ".dsocr/.settings.json.0123456789abcdef.tmp"
+    left.write_bytes(b"half")
+    claim(tmp_path, A)
+    assert not left.exists()
+
+
 def test_a_prompt_that_utf8_cannot_hold_fits_itself(tmp_path: Path) -> None:
     settings = {**A, "prompt": "caf\udce9"}
     for _ in range(2):

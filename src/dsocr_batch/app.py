@@ -41,7 +41,12 @@ from dsocr_batch.options import RunOptions
 from dsocr_batch.output.lock import ShardLock
 from dsocr_batch.output.paths import STATE_DIR, document_paths
 from dsocr_batch.output.settings import check_settings, claim_settings
-from dsocr_batch.output.write import accessing, make_folder, write_atomically
+from dsocr_batch.output.write import (
+    accessing,
+    make_folder,
+    remove_stale_temps,
+    write_atomically,
+)
 from dsocr_batch.pipeline.report import RunReport, printable_ignored, stage_shares
 from dsocr_batch.pipeline.reprocess import (
     Rebuild,
@@ -394,7 +399,9 @@ def _report(
         failures=result.tally.failures,
         ignored=printable_ignored(job.discovered.ignored),
     )
-    name = f"{started_at:%Y%m%dT%H%M%SZ}-shard-{shard.shard_index}-of-{shard.num_shards}"
-    path = settings.output_dir / ".dsocr" / "runs" / f"{name}-{os.getpid()}.json"
+    folder = settings.output_dir / ".dsocr" / "runs"
+    shard_name = f"shard-{shard.shard_index}-of-{shard.num_shards}"
+    remove_stale_temps(folder, f"*-{shard_name}-*.json")
+    path = folder / f"{started_at:%Y%m%dT%H%M%SZ}-{shard_name}-{os.getpid()}.json"
     write_atomically(path, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     return Outcome(exit_status=status, result=result, report=report, report_path=path)

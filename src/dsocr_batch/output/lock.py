@@ -32,7 +32,13 @@ from dsocr_batch.errors import LockHeld, OutputNotWritable
 from dsocr_batch.names import display_path
 from dsocr_batch.output.paths import STATE_DIR
 from dsocr_batch.output.record import DamagedError, decode_json, encode_json, read_if_exists
-from dsocr_batch.output.write import UNSUPPORTED, accessing, create_exclusively, make_folder
+from dsocr_batch.output.write import (
+    UNSUPPORTED,
+    accessing,
+    create_exclusively,
+    make_folder,
+    remove_stale_temps,
+)
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +119,7 @@ class ShardLock:
         self._stopped.set()
         self._heart.join()
         try:
-            with _guard(self._folder), accessing(self._path):
+            with guard(self._folder), accessing(self._path):
                 if self._is_ours(read_if_exists(self._path)):
                     self._path.unlink()
         except OutputNotWritable as error:
@@ -124,7 +130,9 @@ class ShardLock:
         """Create the lock as soon as nothing alive is in its way."""
         watched: dict[Path, _Watch] = {}
         while True:
-            with _guard(self._folder):
+            with guard(self._folder) as is_alone:
+                if is_alone:
+                    remove_stale_temps(self._folder, "shard-*.lock")
                 free = not self._remove_stale(watched)
                 if free and create_exclusively(self._path, _encode(self._holder)):
                     return
@@ -234,24 +242,32 @@ class _Watch:
 
 
 @contextmanager
-def _guard(folder: Path) -> Iterator[None]:
-    """Keep other runs from creating and removing locks while the body runs."""
+def guard(folder: Path) -> Iterator[bool]:
+    """Keep other runs waiting that come to the guard of the same folder, while the body runs.
+
+    Yields whether it does: False where the file system has no locks.
+
+    Raises:
+        OutputNotWritable: the folder, or the guard in it, cannot be made.
+    """
     path = folder / ".guard"
     with accessing(path):
         make_folder(folder)
         file = path.open("ab")
     with file:
         with accessing(path):
-            _lock_exclusively(file)
-        yield
+            is_alone = _lock_exclusively(file)
+        yield is_alone
 
 
-def _lock_exclusively(file: IO[bytes]) -> None:
+def _lock_exclusively(file: IO[bytes]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
+        return False
+    return True
 
 
 def _encode(holder: Holder) -> bytes:

@@ -13,6 +13,7 @@ import msgspec
 
 from dsocr_batch.errors import SettingsConflict
 from dsocr_batch.names import display_path
+from dsocr_batch.output.lock import guard
 from dsocr_batch.output.paths import STATE_DIR
 from dsocr_batch.output.record import (
     DamagedError,
@@ -21,7 +22,7 @@ from dsocr_batch.output.record import (
     escape_surrogates,
     read_if_exists,
 )
-from dsocr_batch.output.write import create_exclusively, write_atomically
+from dsocr_batch.output.write import create_exclusively, remove_stale_temps, write_atomically
 
 _WAYS_OUT = (
     "Use the same settings, --overwrite to read everything again, --allow-mixed to keep what is "
@@ -64,13 +65,18 @@ def claim_settings(
     """
     path = output_dir / STATE_DIR / "settings.json"
     wanted = OutputSettings(digest=settings_digest(settings), settings=escape_surrogates(settings))
-    if create_exclusively(path, _encode(wanted)):
-        return frozenset()
-    superseded = check_settings(output_dir, settings, overwrite=overwrite, allow_mixed=allow_mixed)
-    if overwrite or not _is_sound(path):
-        renewed = replace(wanted, superseded=tuple(sorted(superseded)))
-        write_atomically(path, _encode(renewed), shared=True)
-    return superseded
+    with guard(path.parent) as is_alone:
+        if is_alone:
+            remove_stale_temps(path.parent, path.name)
+        if create_exclusively(path, _encode(wanted)):
+            return frozenset()
+        superseded = check_settings(
+            output_dir, settings, overwrite=overwrite, allow_mixed=allow_mixed
+        )
+        if overwrite or not _is_sound(path):
+            renewed = replace(wanted, superseded=tuple(sorted(superseded)))
+            write_atomically(path, _encode(renewed), shared=True)
+        return superseded
 
 
 def check_settings(

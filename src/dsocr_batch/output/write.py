@@ -151,6 +151,24 @@ def remove_output(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def remove_stale_temps(folder: Path, name: str) -> None:
+    """Remove what killed runs left of a file while they wrote it.
+
+    Files with names of their own need no such care: writing one again cleans up. Call it only
+    while no other run can be writing the file.
+
+    Args:
+        folder: where the file is, or would be.
+        name: its name, or a pattern of names as in ``Path.glob``.
+
+    Raises:
+        OutputNotWritable: something there cannot be removed.
+    """
+    with accessing(folder):
+        for temp in folder.glob(temp_path(folder / name, tag="*").name):
+            temp.unlink(missing_ok=True)
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and those above it such that they outlive a power cut.
 
