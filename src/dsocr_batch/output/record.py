@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from dsocr_batch.output.write import accessing, write_atomically
 from dsocr_batch.records import SCHEMA_VERSION, DocumentRecord, OutputFile
 
 T = TypeVar("T")
+
+_CHECKSUM = "checksum"
 
 
 class DamagedError(Exception):
@@ -38,12 +41,16 @@ def read_record(path: Path) -> DocumentRecord | None:
         )
     if not _has_every_page_once(record):
         raise DamagedError("the pages are not 1 to page_count, each once and in order")
+    content = decode_json(data, dict[str, Any])
+    if content.get(_CHECKSUM) != _checksum(content):
+        raise DamagedError("its checksum does not fit")
     return record
 
 
 def write_record(path: Path, record: DocumentRecord) -> None:
     """Write the completion record as UTF-8 JSON; from then on the document is done.
 
+    It gets a checksum, so that a changed byte is seen also where it leaves valid JSON.
     It is indented, but each page takes one line, so that people can read it, diff and grep see
     pages, and a record of a thousand pages does not have a hundred thousand lines.
 
@@ -53,11 +60,16 @@ def write_record(path: Path, record: DocumentRecord) -> None:
     """
     if not _has_every_page_once(record):
         raise ValueError(f"{record.source.path}: pages in are not pages out")
-    head = msgspec.json.format(encode_json(replace(record, pages=())), indent=2)
-    if record.pages:
-        lines = b",\n    ".join(encode_json(page) for page in record.pages)
-        head = head.removesuffix(b"[]\n}") + b"[\n    " + lines + b"\n  ]\n}"
-    write_atomically(path, head + b"\n")
+    head = msgspec.json.decode(encode_json(replace(record, pages=())))
+    pages = [encode_json(page) for page in record.pages]
+    whole = {**head, "pages": [msgspec.json.decode(page) for page in pages]}
+    del head["pages"]  # they come last
+    head |= {_CHECKSUM: _checksum(whole), "pages": []}
+    data = msgspec.json.format(msgspec.json.encode(head), indent=2)
+    if pages:
+        lines = b",\n    ".join(pages)
+        data = data.removesuffix(b"[]\n}") + b"[\n    " + lines + b"\n  ]\n}"
+    write_atomically(path, data + b"\n")
 
 
 def outputs_intact(record: DocumentRecord, record_dir: Path) -> bool:
@@ -113,6 +125,22 @@ def escape_surrogates(value: Any) -> Any:
             return [escape_surrogates(item) for item in value]
         case _:
             return value
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """Return the SHA-256, in hex, of all that two undisturbed runs would write alike.
+
+    It is taken of what the JSON says and not of its bytes: a record may be formatted anew.
+    """
+    source = {name: value for name, value in content["source"].items() if name != "mtime_ns"}
+    pages = [
+        {name: value for name, value in page.items() if name not in {"timing", "attempts"}}
+        for page in content.get("pages", ())
+    ]
+    said = {**content, "source": source, "pages": pages}
+    for name in (_CHECKSUM, "finished_at"):
+        said.pop(name, None)
+    return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
 
 
 def _has_every_page_once(record: DocumentRecord) -> bool:
