@@ -7,8 +7,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN := $(BIN)/dsocr-batch run
 DEMO_OUT := demo-output
+FAULTS ?= 300
+SEED ?= 0
 
-.PHONY: help install check test demo smoke eval-cer format clean
+.PHONY: help install check test test-faults demo smoke eval-cer format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +34,10 @@ check: $(STAMP)  ## formatting, lint, types, layers, fast tests
 
 test: $(STAMP)  ## every test that needs no GPU
 	$(BIN)/pytest -n auto -q
+
+# Seed n makes a fault of kind n modulo their number, so a seed can be repeated alone.
+test-faults: $(STAMP)  ## runs disturbed by a seeded fault, resumed and compared; FAULTS=300 SEED=0
+	PYTHONPATH=tests $(BIN)/python -m faults --runs $(FAULTS) --seed $(SEED)
 
 demo: $(STAMP)  ## read the sample PDFs with the CPU engine and show what came out
 	@rm -rf $(DEMO_OUT)

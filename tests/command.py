@@ -37,12 +37,12 @@ def _finished(command: list[str], timeout_s: float = 60, stdin: str | None = Non
         text=True,
         errors="backslashreplace",
         timeout=timeout_s,
-        env=_environment(),
+        env=environment(),
     )
     return Finished(status=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     # No GPU, whatever the machine has, and one width for messages.
     return {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
 
@@ -70,7 +70,7 @@ def running(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=_environment(),
+        env=environment(),
     )
     try:
         yield process
