@@ -9,8 +9,9 @@ RUN := $(BIN)/dsocr-batch run
 DEMO_OUT := demo-output
 FAULTS ?= 300
 SEED ?= 0
+FUZZ_SECONDS ?= 60
 
-.PHONY: help install check test test-faults demo smoke eval-cer format clean
+.PHONY: help install check test test-faults fuzz demo smoke eval-cer format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,6 +39,9 @@ test: $(STAMP)  ## every test that needs no GPU
 # Seed n makes a fault of kind n modulo their number, so a seed can be repeated alone.
 test-faults: $(STAMP)  ## runs disturbed by a seeded fault, resumed and compared; FAULTS=300 SEED=0
 	PYTHONPATH=tests $(BIN)/python -m faults --runs $(FAULTS) --seed $(SEED)
+
+fuzz: $(STAMP)  ## readers of foreign text under random changes; FUZZ_SECONDS=60
+	PYTHONPATH=tests $(BIN)/python -m fuzzing --seconds $(FUZZ_SECONDS)
 
 demo: $(STAMP)  ## read the sample PDFs with the CPU engine and show what came out
 	@rm -rf $(DEMO_OUT)

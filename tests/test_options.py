@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from dsocr_batch.engines.base import refuse_unsupported
 from dsocr_batch.errors import UsageError
-from dsocr_batch.options import EngineOptions, InputOptions, PageSelection, parse_pages
+from dsocr_batch.options import (
+    EngineOptions,
+    InputOptions,
+    PageSelection,
+    parse_config,
+    parse_pages,
+)
 from dsocr_batch.records import Mode
 
 
@@ -31,6 +37,42 @@ def test_a_page_list_selects_the_pages_that_exist(
 def test_what_is_no_page_list_is_refused(spec: str) -> None:
     with pytest.raises(UsageError, match="--pages"):
         parse_pages(spec)
+
+
+CONFIG_OPTIONS = {"dpi": False, "recursive": False, "num_shards": False, "pdf": True}
+
+
+def test_a_config_file_says_what_a_command_line_would() -> None:
+    data = b"dpi = 200\nrecursive = true\nnum-shards = 1.5\npdf = ['a', 'b']\n"
+    assert parse_config(data, CONFIG_OPTIONS) == {
+        "dpi": "200",
+        "recursive": "true",
+        "num_shards": "1.5",
+        "pdf": ["a", "b"],
+    }
+
+
+@pytest.mark.parametrize(
+    "data, told",
+    [
+        (b"dpi", "not a TOML file"),
+        (b"dpi = '\xff'", "not a TOML file"),
+        (b"dpi = " + b"9" * 5000, "not a TOML file"),
+        (b"dpi = " + b"[" * 5000, "nested too deeply"),
+        (b"dip = 200", "no option 'dip'"),
+        (b"num-shards = 1\nnum_shards = 2", "twice"),
+        (b"dpi = [200]", "a text, a number"),
+        (b"dpi = 2025-01-01", "a text, a number"),
+        (b'dpi = "\\u0000"', "zero byte"),
+        (b"pdf = 'a'", "must be a list"),
+        (b"pdf = [['a']]", "a text, a number"),
+    ],
+)
+def test_a_config_file_that_says_more_than_a_command_line_can_is_refused(
+    data: bytes, told: str
+) -> None:
+    with pytest.raises(UsageError, match=told):
+        parse_config(data, CONFIG_OPTIONS)
 
 
 @given(st.integers(0, 50), st.integers(1, 50))

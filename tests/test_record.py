@@ -131,6 +131,14 @@ def test_a_lost_page_is_damage(tmp_path: Path) -> None:
         read_record(path)
 
 
+def test_a_page_count_beyond_all_memory_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "paper.json"
+    write_record(path, RECORD)
+    path.write_bytes(path.read_bytes().replace(b'"page_count": 2', b'"page_count": 999999999999'))
+    with pytest.raises(DamagedError):
+        read_record(path)
+
+
 def test_a_record_that_cannot_be_read_ends_the_run(tmp_path: Path) -> None:
     (tmp_path / "paper.json").mkdir()
     with pytest.raises(OutputNotWritable):

@@ -8,13 +8,12 @@ import os
 import signal
 import sys
 import time
-import tomllib
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
@@ -32,6 +31,7 @@ from dsocr_batch.options import (
     OutputOptions,
     PageSelection,
     RunOptions,
+    parse_config,
     parse_pages,
 )
 from dsocr_batch.pipeline.reprocess import Rebuild, Reprocessed
@@ -109,20 +109,17 @@ def _config_defaults(context: typer.Context, path: Path | None) -> Path | None:
     """Make the values of a TOML file the defaults of the options; flags on the line win."""
     if path is None:
         return None
+    known = {
+        parameter.name: getattr(parameter, "multiple", False)
+        for parameter in context.command.params
+        if parameter.name != "config"
+    }
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        defaults = parse_config(path.read_bytes(), known)
     except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is not a TOML file: {error}") from error
-    known = {parameter.name for parameter in context.command.params} - {"config"}
-    defaults: dict[str, Any] = {name.replace("-", "_"): value for name, value in values.items()}
-    unknown = sorted(set(defaults) - known)
-    if unknown:
-        raise UsageError(
-            f"--config {path}: no such option: {', '.join(unknown)}. A key is the name of an "
-            "option of `dsocr-batch run`, such as input-dir or num_shards."
-        )
+        raise UsageError(f"--config {display_path(path)}: {error.strerror}") from error
+    except UsageError as error:
+        raise UsageError(f"--config {display_path(path)}: {error}") from error
     context.default_map = {**(context.default_map or {}), **defaults}
     return path
 

@@ -7,6 +7,8 @@ functions take the values that they need, not these records.
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +59,57 @@ def parse_pages(spec: str) -> tuple[tuple[int, int | None], ...]:
             raise UsageError(f"--pages {spec!r}: {part.strip()!r} is empty; pages count from 1")
         ranges.append((first, last))
     return tuple(ranges)
+
+
+def parse_config(data: bytes, options: Mapping[str, bool]) -> dict[str, str | list[str]]:
+    """Return what a TOML file gives, by option, each value as on the command line.
+
+    Args:
+        data: content of the file. A key is an option's name, with hyphens or underscores.
+        options: the options that there are, with underscores; True for those that may be
+            repeated, whose value is a list.
+
+    Raises:
+        UsageError: it is no TOML file, or says what no command line could.
+    """
+    try:
+        values = tomllib.loads(data.decode("utf-8"))
+    except RecursionError as error:
+        raise UsageError("it is nested too deeply") from error
+    except ValueError as error:  # not TOML, not UTF-8, or a number of thousands of digits
+        raise UsageError(f"it is not a TOML file: {error}") from error
+    given: dict[str, str | list[str]] = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in options:
+            raise UsageError(
+                f"there is no option {key!r}. A key is the name of an option of `dsocr-batch "
+                "run`, such as input-dir or num_shards."
+            )
+        if name in given:
+            raise UsageError(f"{key!r} is there twice, with a hyphen and with an underscore")
+        given[name] = _as_arguments(key, value) if options[name] else _as_argument(key, value)
+    return given
+
+
+def _as_arguments(key: str, value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise UsageError(f"{key!r} may be repeated, so its value must be a list")
+    return [_as_argument(key, item) for item in value]
+
+
+def _as_argument(key: str, value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return str(value)
+        case str() if "\0" not in value:
+            return value
+        case str():
+            raise UsageError(f"{key!r} holds a zero byte")
+        case _:
+            raise UsageError(f"{key!r} must be a text, a number, true or false")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

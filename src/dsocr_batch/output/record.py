@@ -145,7 +145,7 @@ def _checksum(content: dict[str, Any]) -> str:
 
 def _has_every_page_once(record: DocumentRecord) -> bool:
     numbers = [page.page_number for page in record.pages]
-    return numbers == list(range(1, (record.page_count or 0) + 1))
+    return len(numbers) == (record.page_count or 0) and numbers == [*range(1, len(numbers) + 1)]
 
 
 def _has_its_size(output: OutputFile, record_dir: Path) -> bool:
