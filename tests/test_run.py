@@ -213,6 +213,21 @@ def test_pages_are_kept_as_pictures_when_asked(corpus: Path, out: Path, script: 
         assert picture.size == (page["width_px"], page["height_px"])
 
 
+@pytest.mark.parametrize("successor", ["one page", "unreadable"])
+def test_pictures_of_pages_go_with_the_file_that_had_them(
+    corpus: Path, out: Path, script: Script, successor: str
+) -> None:
+    read(corpus, script(), out, "--save-images")
+    if successor == "one page":
+        write_pdf(corpus / "doc3.pdf", ["all of it"])
+    else:
+        (corpus / "doc3.pdf").write_bytes(b"")
+    read(corpus, script(), out, "--save-images")
+    pictures = sorted(path.name for path in out.glob("doc3_assets/*"))
+    assert pictures == (["page-0001.png"] if successor == "one page" else [])
+    assert (out / "doc4_assets" / "page-0005.png").exists()
+
+
 def test_pictures_are_documents_and_each_frame_of_a_tiff_is_a_page(
     tmp_path: Path, out: Path, script: Script
 ) -> None:

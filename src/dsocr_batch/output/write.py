@@ -169,6 +169,19 @@ def remove_stale_temps(folder: Path, name: str) -> None:
             temp.unlink(missing_ok=True)
 
 
+def remove_page_images(assets_dir: Path) -> None:
+    """Remove the pictures of a document's pages, and their folder if nothing else is in it.
+
+    Raises:
+        OutputNotWritable: they are there and cannot be removed.
+    """
+    with accessing(assets_dir):
+        for image in assets_dir.glob("page-*.png"):
+            image.unlink(missing_ok=True)
+    with suppress(OSError):
+        assets_dir.rmdir()
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and those above it such that they outlive a power cut.
 

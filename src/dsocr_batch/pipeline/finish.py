@@ -16,7 +16,12 @@ from dsocr_batch.engines.base import EngineIdentity
 from dsocr_batch.names import path_from_display
 from dsocr_batch.output.paths import FIGURE_FILES, DocumentPaths
 from dsocr_batch.output.record import write_record
-from dsocr_batch.output.write import output_file, remove_output, write_atomically
+from dsocr_batch.output.write import (
+    output_file,
+    remove_output,
+    remove_page_images,
+    write_atomically,
+)
 from dsocr_batch.pipeline.draft import Draft
 from dsocr_batch.pipeline.illustrate import Drawn
 from dsocr_batch.postprocess.assemble import Assembled, PageText, assemble
@@ -136,6 +141,7 @@ def write_unreadable(paths: DocumentPaths, record: DocumentRecord) -> None:
     """
     remove_output(paths.markdown)
     _remove_stale(paths)
+    remove_page_images(paths.assets_dir)
     write_record(paths.record, record)
 
 

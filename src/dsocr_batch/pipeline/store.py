@@ -15,7 +15,7 @@ from dsocr_batch.names import display_path
 from dsocr_batch.output.journal import Journal, load_journal
 from dsocr_batch.output.paths import DocumentPaths, document_paths
 from dsocr_batch.output.record import write_record
-from dsocr_batch.output.write import remove_output
+from dsocr_batch.output.write import remove_output, remove_page_images
 from dsocr_batch.pipeline.document import OpenJob
 from dsocr_batch.pipeline.draft import Draft, compose
 from dsocr_batch.pipeline.finish import (
@@ -139,9 +139,10 @@ class DocumentStore:
 
     def _begin(self, document: Document, opened: OpenedDocument) -> OpenJob:
         paths = self._paths(document)
-        entries = usable_entries(
-            load_journal(paths.journal), opened.source, opened.page_count, self._settings
-        )
+        journal = load_journal(paths.journal)
+        if journal is not None and journal.header.source.sha256 != opened.source.sha256:
+            remove_page_images(paths.assets_dir)  # they show pages of another file
+        entries = usable_entries(journal, opened.source, opened.page_count, self._settings)
         pages = {number: entry.page for number, entry in entries.items()}
         pending = pages_to_read(opened.page_count, pages, self._settings)
         for page_index in pending:
