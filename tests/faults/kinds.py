@@ -86,7 +86,8 @@ def sigkill_to_the_engine(scene: Scene) -> None:
             engine.kill()
 
 
-@fault(ExitStatus.OK)
+# A crowded machine may be too slow for the second try as well: then the page fails for now.
+@fault(ExitStatus.OK, ExitStatus.SOME_FAILED)
 def sigstop_to_a_render_worker(scene: Scene) -> None:
     with scene.run("--page-timeout", "4") as run:
         scene.wait_for_pages(run, share=0.5)
