@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,16 @@ def test_a_closed_journal_can_be_closed_again_but_not_appended_to(journal: Journ
     journal.close()
     with pytest.raises(ValueError):
         journal.append(entry(2))
+
+
+def test_a_journal_that_could_not_be_synced_can_be_closed_again(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()  # takes writes, and no fsync
+    journal = Journal(tmp_path / "j.gz", FileIO(write_end, "wb"), 0)
+    journal.append(entry(1))
+    with pytest.raises(OutputNotWritable):
+        journal.close()
+    journal.close()
+    os.close(read_end)
 
 
 def test_another_schema_and_pages_that_cannot_be_are_left_out(tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ class Journal:
         Raises:
             OutputNotWritable: the disk is full or gone.
         """
+        if self._file.closed:
+            return
         try:
             self.sync()
         finally:
