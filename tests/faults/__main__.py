@@ -16,6 +16,8 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from tqdm import tqdm
+
 from faults.kinds import KINDS
 from faults.rig import Outcome, try_apart
 
@@ -35,10 +37,11 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="faults-") as shelf,
         ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool,
     ):
-        for outcome in pool.map(partial(try_apart, shelf=Path(shelf), keep=options.keep), seeds):
+        tried = pool.map(partial(try_apart, shelf=Path(shelf), keep=options.keep), seeds)
+        for outcome in tqdm(tried, total=len(seeds), unit="seed"):
             outcomes.append(outcome)
             if outcome.problems:
-                print(outcome.report(), flush=True)
+                tqdm.write(outcome.report())
     print(table(outcomes))
     bad = [outcome.seed for outcome in outcomes if outcome.problems]
     print(f"{len(outcomes)} seeds, {len(bad)} bad" + (f": {bad}" if bad else ""))

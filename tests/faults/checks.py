@@ -103,12 +103,16 @@ def differences(scene: Scene, undisturbed: Path) -> Iterator[str]:
 
 
 def leftovers(scene: Scene, *, after_resume: bool) -> list[str]:
-    """Return what a run leaves behind: processes, and after the resume also files."""
+    """Return what a run leaves behind: processes, memory, and after the resume also files."""
     deadline = time.monotonic() + PROCESSES_END_S
-    while (alive := scene.processes()) and time.monotonic() < deadline:
+    while (left := _processes_and_memory(scene)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    left = [f"process {process.pid}" for process in alive]
     if after_resume:
         left += map(str, scene.temp_files())
         left += [str(p) for p in (scene.out / ".dsocr/locks").iterdir() if p.name != ".guard"]
     return left
+
+
+def _processes_and_memory(scene: Scene) -> list[str]:
+    left = [f"process {process.pid}" for process in scene.processes()]
+    return left + [f"shared memory {name}" for name in scene.shared_memory()]

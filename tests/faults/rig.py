@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import tempfile
 import time
@@ -112,6 +113,7 @@ def _undisturbed(scene: Scene, shelf: Path) -> tuple[Path, int | None]:
 
 def try_apart(seed: int, shelf: Path, *, keep: bool) -> Outcome:
     """Try a seed in a temporary folder; with ``keep``, tell where it is and leave it there."""
+    logging.disable(logging.WARNING)  # of the journals that were torn on purpose
     if keep:
         kept = Path(tempfile.mkdtemp(prefix=f"faults-{seed}-"))
         print(f"seed {seed}: {kept}", file=sys.stderr, flush=True)

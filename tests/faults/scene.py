@@ -10,7 +10,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ TOKEN = "DSOCR_FAULT_SCENE"  # noqa: S105 - the name of a variable
 WRITTEN_AT = 1_700_000_000
 """Records tell when a document was written: it is the same in every scene of a round."""
 
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where named shared memory shows on Linux
 SEAM = Path(__file__).parent / "seam"
 
 
@@ -71,6 +72,7 @@ class Scene:
         self.undo = ExitStack()
         """Closed when everything was checked."""
         self._token = uuid.uuid4().hex
+        self._shared_before = _shared_memory()
         self._temp = folder / "tmp"
         self._temp.mkdir()
         self._started = 0
@@ -199,9 +201,31 @@ class Scene:
                 continue
         return alive
 
+    def shared_memory(self) -> list[str]:
+        """Return names in /dev/shm that are new and that no living process has mapped.
+
+        Pages lie in files without a name (memfd), which end with the last process that has them.
+        """
+        new = _shared_memory() - self._shared_before
+        return sorted(new - _mapped_names()) if new else []
+
     def temp_files(self) -> list[Path]:
         """Return files that were only meant to be there for a moment."""
         return [*self._temp.iterdir(), *self.out.rglob("*.tmp"), *self.out.rglob(".*.tmp")]
+
+
+def _shared_memory() -> set[str]:
+    return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
+
+
+def _mapped_names() -> set[str]:
+    mapped: set[str] = set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with suppress(OSError):
+            lines = maps.read_text(encoding="utf-8", errors="replace").splitlines()
+            paths = (line.partition(f"{SHARED_MEMORY}/")[2] for line in lines)
+            mapped.update(path.removesuffix(" (deleted)") for path in paths)
+    return mapped
 
 
 def _make_corpus(corpus: Path, rng: random.Random) -> dict[str, int]:
