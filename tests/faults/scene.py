@@ -62,7 +62,8 @@ class Scene:
             for number in range(1, page_count + 1)
         }
         self.batch_pages = self.rng.choice([1, 2, 4])
-        self.options: list[str | Path] = ["--cpu-workers", str(self.rng.choice([1, 2]))]
+        self._cpu_workers = self.rng.choice([1, 2])
+        self.options: list[str | Path] = []
         if shape.random() < 0.3:
             self.options += ["--mode", "grounded"]
         if shape.random() < 0.3:
@@ -96,8 +97,8 @@ class Scene:
             bound_by: changes the command line.
         """
         slow = {"delay_s": 0.04 * self.batch_pages, "log": str(self.log), **(script or {})}
-        batch = ("--batch-pages", str(self.batch_pages))
-        command = self._command(self.out, slow, *batch, *options)
+        speed = ("--batch-pages", str(self.batch_pages), "--cpu-workers", str(self._cpu_workers))
+        command = self._command(self.out, slow, *speed, *options)
         process, stderr = self._start(bound_by(command) if bound_by else command, fault)
         try:
             yield process
@@ -116,7 +117,7 @@ class Scene:
         return self._read(output, {})
 
     def _read(self, output: Path, script: dict[str, Any]) -> Ending:
-        return _ending(*self._start(self._command(output, script), None))
+        return _ending(*self._start(self._command(output, script, "--cpu-workers", "1"), None))
 
     def _command(self, output: Path, script: dict[str, Any], *options: str | Path) -> list[str]:
         self._started += 1
