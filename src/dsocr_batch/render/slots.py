@@ -43,7 +43,8 @@ class SlotPool:
 
     def __init__(self, count: int) -> None:
         self._slots = [Slot() for _ in range(count)]
-        self._free: asyncio.Queue[Slot] = asyncio.Queue()
+        # The last one freed is the next one lent: slots that are never needed take no memory.
+        self._free: asyncio.LifoQueue[Slot] = asyncio.LifoQueue()
         for slot in self._slots:
             self._free.put_nowait(slot)
 
