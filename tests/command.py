@@ -55,9 +55,11 @@ def read_command(corpus: Path, script: Path, output: Path, *options: str | Path)
     )
 
 
-def read(corpus: Path, script: Path, output: Path, *options: str | Path) -> Finished:
+def read(
+    corpus: Path, script: Path, output: Path, *options: str | Path, timeout_s: float = 60
+) -> Finished:
     """Run the scripted engine over a corpus and wait for the end."""
-    return _finished(read_command(corpus, script, output, *options))
+    return _finished(read_command(corpus, script, output, *options), timeout_s)
 
 
 @contextmanager

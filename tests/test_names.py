@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsocr_batch.names import display_path, path_from_display
+from dsocr_batch.names import display_path, display_text, path_from_display
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,22 @@ def test_a_displayed_path_is_utf8_and_turns_back_into_the_path(path: str) -> Non
 @given(text=st.text(alphabet=st.characters(codec=None), max_size=20))
 def test_any_text_at_all_can_be_displayed(text: str) -> None:
     display_path(text).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        (r"Grüße: C:\temp\n, 100 %", r"Grüße: C:\temp\n, 100 %"),
+        ("a\nb\r\n\tc", r"a\x0ab\x0d\x0a\x09c"),
+        ("\x1b[2J \x9b5m \ud800 \udc80 \0", r"\x1b[2J \xc2\x9b5m \xed\xa0\x80 \x80 \x00"),
+    ],
+)
+def test_displayed_text_is_one_line_that_a_terminal_does_not_obey(text: str, shown: str) -> None:
+    assert display_text(text) == shown
+
+
+@given(text=st.text(alphabet=st.characters(codec=None), max_size=20))
+def test_displaying_text_twice_changes_nothing_more(text: str) -> None:
+    shown = display_text(text)
+    shown.encode("utf-8")
+    assert display_text(shown) == shown

@@ -24,6 +24,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from dsocr_batch.names import display_text
+
 Message = dict[str, Any]
 Handler = Callable[[Message], Message]
 
@@ -201,7 +203,7 @@ class ChildProcess:
         size = os.fstat(self._stderr.fileno()).st_size
         tail = os.pread(self._stderr.fileno(), 2000, max(0, size - 2000))
         lines = tail.decode("utf-8", "replace").strip().splitlines()
-        return f"{how}: {lines[-1]}" if lines else how
+        return f"{how}: {display_text(lines[-1])}" if lines else how
 
 
 def serve(handle: Handler) -> NoReturn:

@@ -22,7 +22,7 @@ from rich.logging import RichHandler
 from dsocr_batch import __version__, app
 from dsocr_batch.bench.commands import bench
 from dsocr_batch.errors import DsocrError, ExitStatus, InputMissing, UsageError
-from dsocr_batch.names import display_path
+from dsocr_batch.names import display_path, display_text
 from dsocr_batch.options import (
     DEFAULT_DPI,
     EngineOptions,
@@ -49,6 +49,8 @@ log = logging.getLogger("dsocr_batch")
 
 LOG_FILE_BYTES = 20 << 20
 LOG_FILES_KEPT = 5
+_LOG_LINE = "%(asctime)s %(levelname)s %(message)s"
+_MAX_LOG_LINE_CHARS = 4000
 DEFAULT_LIMITS = LimitOptions()
 
 cli = typer.Typer(
@@ -80,10 +82,14 @@ def main() -> None:
     try:
         cli()
     except DsocrError as error:
-        console.print(f"dsocr-batch: {error}", style="bold red", markup=False, highlight=False)
+        message = "\n".join(map(display_text, f"dsocr-batch: {error}".split("\n")))
+        console.print(message, style="bold red", markup=False, highlight=False)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(ExitStatus.SIGINT)
+    except Exception:
+        log.exception("a bug; please report it")
+        sys.exit(ExitStatus.BUG)
 
 
 def _print_version(value: bool) -> None:
@@ -577,24 +583,34 @@ def _output_dir(output_dir: Path | None, input_dir: Path | None, mode: Mode) -> 
     return input_dir / f"dsocr_{mode}"
 
 
+class _LineFormatter(logging.Formatter):
+    """Makes each message one line: engines, file names and models must not write a log's lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
+        return display_text(super().formatMessage(record)[:_MAX_LOG_LINE_CHARS])
+
+    def formatException(self, exc_info: Any) -> str:  # noqa: N802 (logging's name)
+        return "\n".join(map(display_text, super().formatException(exc_info).split("\n")))
+
+
 def _set_up_logging(console: Console, level: LogLevel, log_file: Path | None) -> None:
-    handlers: list[logging.Handler] = [
-        RichHandler(console=console, show_path=False, markup=False, log_time_format="%X")
-        if console.is_terminal
-        else logging.StreamHandler(sys.stderr)
-    ]
+    shown: logging.Handler
+    if console.is_terminal:
+        shown = RichHandler(console=console, show_path=False, markup=False, log_time_format="%X")
+        shown.setFormatter(_LineFormatter("%(message)s"))
+    else:
+        shown = logging.StreamHandler(sys.stderr)
+        shown.setFormatter(_LineFormatter(_LOG_LINE))
+    logging.basicConfig(level=level.upper(), handlers=[shown])
     if log_file is not None:
         try:
-            handlers.append(
-                RotatingFileHandler(log_file, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT)
+            kept = RotatingFileHandler(
+                log_file, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8"
             )
         except OSError as error:
             raise UsageError(f"--log-file {log_file}: {error.strerror}") from error
-    logging.basicConfig(
-        level=level.upper(),
-        handlers=handlers,
-        format="%(message)s" if console.is_terminal else "%(asctime)s %(levelname)s %(message)s",
-    )
+        kept.setFormatter(_LineFormatter(_LOG_LINE))
+        logging.getLogger().addHandler(kept)
 
 
 def _protect_stdout() -> TextIO:

@@ -1,4 +1,4 @@
-"""File names as people, logs and JSON can hold them.
+"""File names, and other people's words, as logs, JSON and terminals can hold them.
 
 Python holds names that are not UTF-8 as strings with lone surrogates, which neither JSON nor a
 terminal can show, and names may hold line breaks and escape sequences. ``display_path`` gives
@@ -23,7 +23,16 @@ def display_path(path: str | Path) -> str:
     Bytes that are not UTF-8 and control characters become ``\xNN``, one for each byte, and a
     backslash becomes ``\\``, so that ``path_from_display`` can turn it back.
     """
-    return "".join(_display_char(char) for char in str(path))
+    return "".join(r"\\" if char == "\\" else _visible(char) for char in str(path))
+
+
+def display_text(text: str) -> str:
+    r"""Return a text as one line that a terminal shows and does not obey; never raises.
+
+    Line breaks, control characters and lone surrogates become ``\xNN``. For what a model, an
+    engine or a file says; names are for ``display_path``, which can be turned back.
+    """
+    return text if text.isprintable() else "".join(map(_visible, text))
 
 
 def path_from_display(text: str) -> str:
@@ -31,9 +40,7 @@ def path_from_display(text: str) -> str:
     return os.fsdecode(re.sub(rb"\\(?:x([0-9a-f]{2})|\\)", _unescape, os.fsencode(text)))
 
 
-def _display_char(char: str) -> str:
-    if char == "\\":
-        return r"\\"
+def _visible(char: str) -> str:
     if unicodedata.category(char) not in _UNSHOWABLE:
         return char
     is_raw_byte = "\udc80" <= char <= "\udcff"  # PEP 383

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from dsocr_batch.engines.base import PageReadError, Reading
+from dsocr_batch.names import display_text
 from dsocr_batch.records import (
     Attempt,
     FailureClass,
@@ -17,6 +18,8 @@ from dsocr_batch.records import (
     ReasonCode,
 )
 from dsocr_batch.render.pool import RenderedPage, RenderFailed
+
+_MAX_REASON_CHARS = 500
 
 
 def rendered_page(page_index: int, page: RenderedPage) -> PageRecord:
@@ -50,18 +53,19 @@ def failed_render(page_index: int, failure: RenderFailed, render_s: float) -> Jo
 def read_page(record: PageRecord, outcome: Reading | PageReadError) -> JournalEntry:
     """Return the journal entry of a page that went through the engine."""
     if isinstance(outcome, PageReadError):
+        error = _in_one_line(outcome.reason)
         attempt = Attempt(
             finish_reason=None,
             output_tokens=0,
             engine_s=record.timing.engine_s,
             chosen=False,
-            error=outcome.reason,
+            error=error,
         )
         failed = replace(
             record,
             state=PageState.FAILED,
             reason_code=ReasonCode.ENGINE_ERROR,
-            reason=outcome.reason,
+            reason=error,
             failure_class=outcome.failure_class,
             attempts=(attempt,),
         )
@@ -84,6 +88,12 @@ def read_page(record: PageRecord, outcome: Reading | PageReadError) -> JournalEn
     # A lone surrogate would be text that no UTF-8 file can hold.
     text = outcome.text.encode("utf-8", "replace").decode("utf-8")
     return JournalEntry(page=read, raw_text=text)
+
+
+def _in_one_line(reason: str) -> str:
+    """Return an engine's words, which may quote anything at any length, fit for a record."""
+    line = " ".join(reason[:_MAX_REASON_CHARS].split())
+    return display_text(line) + ("…" if len(reason) > _MAX_REASON_CHARS else "")
 
 
 def _ending(finish_reason: FinishReason) -> tuple[PageState, ReasonCode | None, str | None]:
