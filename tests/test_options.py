@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from dsocr_batch.options import (
     PageSelection,
     parse_config,
     parse_pages,
+    read_passwords,
 )
 from dsocr_batch.records import Mode
 
@@ -99,3 +102,11 @@ def test_an_engine_refuses_by_name_what_it_cannot_honour() -> None:
     refuse_unsupported("x", EngineOptions(batch_pages=3), frozenset({"batch_pages"}))
     with pytest.raises(UsageError, match="--max-tokens"):
         refuse_unsupported("x", EngineOptions(max_tokens=3), frozenset({"batch_pages"}))
+
+
+def test_passwords_keep_their_order_and_their_spaces_and_are_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "keys.txt"
+    file.write_bytes("\ufeff two words \r\n\r\nzweites Paßwort\n#3".encode())
+    passwords = read_passwords(file)
+    assert passwords == (" two words ", "zweites Paßwort", "#3")
+    assert "Paßwort" not in repr(InputOptions(passwords=passwords))

@@ -295,7 +295,7 @@ def test_only_a_pdf_that_asks_for_a_password_is_encrypted(
 
     if user_password:
         assert why_not_opened(path) is ReasonCode.ENCRYPTED
-    with open_document(str(path), password=user_password or None) as document:
+    with open_document(str(path), passwords=[user_password]) as document:
         assert render_page(document, 0, TARGET).width_px == 1190
 
 

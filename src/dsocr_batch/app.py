@@ -296,6 +296,7 @@ def _pipeline_settings(job: Job, superseded: frozenset[str]) -> PipelineSettings
         prompt=options.engine.effective_prompt(options.mode),
         dpi=options.dpi,
         pages=options.pages,
+        passwords=options.input.passwords,
         text_settings=job.text_settings,
         superseded=superseded,
         overwrite=options.output.overwrite,

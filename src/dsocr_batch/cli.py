@@ -33,6 +33,7 @@ from dsocr_batch.options import (
     RunOptions,
     parse_config,
     parse_pages,
+    read_passwords,
 )
 from dsocr_batch.pipeline.reprocess import Rebuild, Reprocessed
 from dsocr_batch.pipeline.run import StopReason
@@ -157,6 +158,14 @@ def run(
     input_list: Annotated[
         Path | None,
         typer.Option(help="Read the files named in this file, one a line.", rich_help_panel=INPUT),
+    ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Try the passwords in this file, one a line, on every encrypted document. "
+            "Documents that failed as encrypted before are tried again.",
+            rich_help_panel=INPUT,
+        ),
     ] = None,
     pages: Annotated[
         str,
@@ -403,6 +412,7 @@ def run(
             limit_docs=limit_docs,
             num_shards=num_shards,
             shard_index=shard_index,
+            passwords=() if password_file is None else read_passwords(password_file),
         ),
         output=OutputOptions(
             output_dir=_output_dir(output_dir, input_dir, mode),

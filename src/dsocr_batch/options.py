@@ -6,13 +6,15 @@ functions take the values that they need, not these records.
 
 from __future__ import annotations
 
+import codecs
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dsocr_batch.errors import UsageError
+from dsocr_batch.names import display_path
 from dsocr_batch.records import Mode
 
 DEFAULT_DPI = 144
@@ -123,6 +125,8 @@ class InputOptions:
     limit_docs: int | None = None
     num_shards: int = 1
     shard_index: int = 0
+    passwords: tuple[str, ...] = field(default=(), repr=False)
+    """Tried in this order on every encrypted document."""
 
     def __post_init__(self) -> None:
         if self.num_shards < 1:
@@ -132,6 +136,29 @@ class InputOptions:
                 f"--shard-index {self.shard_index}: with --num-shards {self.num_shards} "
                 f"it must be 0 to {self.num_shards - 1}"
             )
+
+
+def read_passwords(path: Path) -> tuple[str, ...]:
+    """Return the passwords of a UTF-8 text file, one a line; empty lines are skipped.
+
+    White space belongs to a password; a byte order mark and CRLF do not.
+
+    Raises:
+        UsageError: the file cannot be read, is not UTF-8, or holds no password.
+    """
+    shown = f"--password-file {display_path(path)}"
+    try:
+        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
+    except OSError as error:
+        raise UsageError(f"{shown} cannot be read: {error.strerror}") from error
+    try:
+        passwords = [line.removesuffix(b"\r").decode("utf-8") for line in lines]
+    except UnicodeDecodeError:
+        # The error itself quotes the line.
+        raise UsageError(f"{shown} is not UTF-8 text; save it as such") from None
+    if not any(passwords):
+        raise UsageError(f"{shown} holds no password; it takes one a line")
+    return tuple(password for password in passwords if password)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from dsocr_batch.records import (
     JournalEntry,
     PageRecord,
     PageState,
+    ReasonCode,
     Source,
 )
 
@@ -65,7 +66,8 @@ def is_done(record: DocumentRecord, paths: DocumentPaths, settings: PipelineSett
     if not outputs_intact(record, paths.record.parent):
         return False
     if record.page_count is None or not record.pages:
-        return not _to_be_retried(record.failure_class, settings)
+        now_has_passwords = record.reason_code is ReasonCode.ENCRYPTED and settings.passwords
+        return not (now_has_passwords or _to_be_retried(record.failure_class, settings))
     if _lacks_extras(record, settings) and _can_be_written_again(paths):
         return False
     return not pages_to_read(record.page_count, {p.page_number: p for p in record.pages}, settings)

@@ -122,7 +122,7 @@ class Run:
         slot_count = max(settings.render_workers + 1, RUN_AHEAD_BYTES // page_bytes)
         self._slots = SlotPool(slot_count)
         self._workers = [
-            RenderWorker(self._slots.fds, settings.page_timeout_s)
+            RenderWorker(self._slots.fds, settings.page_timeout_s, settings.passwords)
             for _ in range(settings.render_workers)
         ]
         # Documents end while every lane's worker is busy with pages. It starts when first needed.

@@ -25,6 +25,8 @@ class PipelineSettings:
     """Everything that can change the text of a page; its digest is in every record."""
     superseded: frozenset[str] = frozenset()
     """Digests of results that an earlier ``--overwrite`` has given up."""
+    passwords: tuple[str, ...] = field(default=(), repr=False)
+    """For encrypted documents. Not in the digest: they decide what opens, not how it reads."""
     overwrite: bool = False
     allow_mixed: bool = False
     retry_failed: bool = False

@@ -41,7 +41,13 @@ _CHAR_WIDTH = 0.56
 _FONT = "<</Type/Font/Subtype/Type1/BaseFont/Helvetica/Encoding/WinAnsiEncoding>>"
 
 
-def write_layout(path: str, pages: Sequence[tuple[int, Sequence[Region]]], file: IO[bytes]) -> None:
+def write_layout(
+    path: str,
+    pages: Sequence[tuple[int, Sequence[Region]]],
+    file: IO[bytes],
+    *,
+    passwords: Sequence[str] = (),
+) -> None:
     """Write a PDF of the document with the boxes of these pages (0-based) drawn over it.
 
     Image documents become PDFs with a page for each frame. The same input gives the same bytes.
@@ -50,13 +56,14 @@ def write_layout(path: str, pages: Sequence[tuple[int, Sequence[Region]]], file:
         path: of the document; may hold surrogate escapes.
         pages: the regions of each page, in reading order; each tag tells its number.
         file: open for writing and reading, empty.
+        passwords: tried on an encrypted document, in this order.
 
     Raises:
         RenderError: the document cannot be opened, drawn on, or written as a PDF.
         OSError: ``file`` cannot be written.
     """
     sink = _Sink(file)
-    document = open_document(path)
+    document = open_document(path, passwords=passwords)
     try:
         pdf = document if document.is_pdf else pymupdf.Document("pdf", document.convert_to_pdf())
         font_xref = pdf.get_new_xref()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -45,6 +45,15 @@ _ZIP_SIGNATURE = b"PK\x03\x04"
 # 99, but 99 makes scans 13 % slower, and 100 also forgets fonts: text pages take twice as long
 # (NOTES.md).
 _STORE_FREED_PERCENT = 90
+
+_LOCKED = (
+    "The file is encrypted and asks for a password. "
+    "Put it into a text file and name that with --password-file."
+)
+_STILL_LOCKED = (
+    "The file is encrypted, and no password in the --password-file opens it. "
+    "Add the right one as a line of that file."
+)
 
 # What PyMuPDF 1.28 raises over broken files: MuPDF's own errors, FileDataError and other
 # RuntimeErrors, and ValueError for pages that a lying page tree promised.
@@ -105,12 +114,12 @@ class RenderError(Exception):
         self.reason = reason
 
 
-def open_document(path: str, *, password: str | None = None) -> pymupdf.Document:
+def open_document(path: str, *, passwords: Sequence[str] = ()) -> pymupdf.Document:
     """Return the opened document; the caller closes it.
 
     Args:
         path: may hold surrogate escapes, as ``os.fsdecode`` makes them.
-        password: for encrypted PDFs; the empty password is always tried.
+        passwords: tried in this order on encrypted PDFs; before them, the empty one.
 
     Raises:
         RenderError: UNREADABLE, EMPTY_FILE, NOT_A_DOCUMENT, ENCRYPTED, ZERO_PAGES or
@@ -129,7 +138,7 @@ def open_document(path: str, *, password: str | None = None) -> pymupdf.Document
     finally:
         os.close(fd)
     try:
-        _require_pages(document, password)
+        _require_pages(document, passwords)
     except RenderError:
         document.close()
         raise
@@ -233,14 +242,11 @@ def _sniff(head: bytes) -> str:
     raise _not_a_document()
 
 
-def _require_pages(document: pymupdf.Document, password: str | None) -> None:
+def _require_pages(document: pymupdf.Document, passwords: Sequence[str]) -> None:
     try:
-        if document.needs_pass and not document.authenticate(password or ""):
-            raise RenderError(
-                ReasonCode.ENCRYPTED,
-                "The file is encrypted and asks for a password. "
-                "Save it without one (qpdf --decrypt --password=… in.pdf out.pdf).",
-            )
+        # MuPDF has tried the empty password when it says that one is needed.
+        if document.needs_pass and not any(map(document.authenticate, passwords)):
+            raise RenderError(ReasonCode.ENCRYPTED, _STILL_LOCKED if passwords else _LOCKED)
         page_count = document.page_count
     except MemoryError as error:
         raise _opening_needs_memory() from error

@@ -115,8 +115,18 @@ class RenderedPage:
 class RenderWorker:
     """One worker process and its successors; one request at a time, on the event loop."""
 
-    def __init__(self, slot_fds: Sequence[int], page_timeout_s: float) -> None:
+    def __init__(
+        self, slot_fds: Sequence[int], page_timeout_s: float, passwords: Sequence[str] = ()
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            slot_fds: of the slots into which pages may be rendered.
+            page_timeout_s: seconds to render a page, or to open a document.
+            passwords: tried on every encrypted document; they travel over the socket only.
+        """
         self._slot_fds = tuple(slot_fds)
+        self._passwords = tuple(passwords)
         self._page_timeout_s = page_timeout_s
         self._child: ChildProcess | None = None
 
@@ -253,6 +263,7 @@ class RenderWorker:
         time was stopped or waited for a disk: neither need be the page's fault. One that
         computed all the time hangs on the page, and would hang again.
         """
+        message = {**message, "passwords": self._passwords}
         for last_try in (False, True):
             try:
                 if self._child is None:

@@ -11,7 +11,7 @@ import mmap
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,9 +46,11 @@ class Worker:
     def __init__(self) -> None:
         self._open: OrderedDict[str, tuple[tuple[int, int], pymupdf.Document]] = OrderedDict()
         self._maps: dict[int, mmap.mmap] = {}
+        self._passwords: Sequence[str] = ()
 
     def handle(self, message: Message) -> Message:
         """Return the reply to one request; an expected failure is a reply too."""
+        self._passwords = message["passwords"]
         started = time.perf_counter()
         try:
             match message["op"]:
@@ -127,23 +129,25 @@ class Worker:
 
     def _crop(self, message: Message) -> Message:
         """Write a part of a page as a PNG file; tell the file's size and digest."""
-        document = self._document(message["path"], (message["bytes"], message["mtime_ns"]))
-        crop = crop_page(document, message["page_index"], tuple(message["box"]), message["dpi"])
+        path, identity = message["path"], (message["bytes"], message["mtime_ns"])
+        with _unchanged(path, identity):
+            document = self._document(path, identity)
+            crop = crop_page(document, message["page_index"], tuple(message["box"]), message["dpi"])
         png = encode_png(crop.pixels, crop.width_px, crop.height_px, message["dpi"])
         write_atomically(Path(message["file"]), png)
         return {"bytes": len(png), "sha256": hashlib.sha256(png).hexdigest()}
 
     def _layout(self, message: Message) -> Message:
         """Write the document with boxes drawn over it; tell the file's size and digest."""
-        path = message["path"]
-        self._document(path, (message["bytes"], message["mtime_ns"]))  # it has not changed
+        path, identity = message["path"], (message["bytes"], message["mtime_ns"])
         pages = [
             (page_index, [Region(label=label, box=tuple(box)) for label, box in regions])
             for page_index, regions in message["pages"]
         ]
         target = Path(message["file"])
         with open_atomically(target) as file, accessing(target):
-            write_layout(path, pages, file)
+            with _unchanged(path, identity):
+                write_layout(path, pages, file, passwords=self._passwords)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             return {"bytes": file.tell(), "sha256": sha256}
@@ -157,7 +161,7 @@ class Worker:
                 return document
             del self._open[path]
             document.close()
-        document = open_document(path)
+        document = open_document(path, passwords=self._passwords)
         self._open[path] = (identity, document)
         if len(self._open) > MAX_OPEN_DOCUMENTS:
             _, (_, oldest) = self._open.popitem(last=False)
