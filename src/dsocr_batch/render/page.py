@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -247,13 +248,52 @@ def _require_pages(document: pymupdf.Document, passwords: Sequence[str]) -> None
         # MuPDF has tried the empty password when it says that one is needed.
         if document.needs_pass and not any(map(document.authenticate, passwords)):
             raise RenderError(ReasonCode.ENCRYPTED, _STILL_LOCKED if passwords else _LOCKED)
-        page_count = document.page_count
+        page_count = _page_count(document)
     except MemoryError as error:
         raise _opening_needs_memory() from error
     except MUPDF_ERRORS as error:
         raise _not_a_document() from error
     if page_count == 0:
         raise RenderError(ReasonCode.ZERO_PAGES, "The file opens, but has no pages.")
+
+
+def _page_count(document: pymupdf.Document) -> int:
+    """Return the number of pages, also if the file claims more of them than it has objects.
+
+    MuPDF takes no page of such a file. So the pages are counted and the claim is corrected, in
+    memory only; claims that are less wild cost the pages that are not there.
+    """
+    try:
+        page_count: int = document.page_count
+    except _MUPDF_ERRORS:
+        if not document.is_pdf:
+            raise
+        root, pages = _page_tree(document)
+        document.xref_set_key(root, "Count", str(pages))
+        page_count = document.page_count
+    return page_count
+
+
+def _page_tree(document: pymupdf.Document) -> tuple[int, int]:
+    """Return the object number of the root of the page tree and how many pages hang on it."""
+    (root, *_) = _references(document, document.pdf_catalog(), "Pages") or [0]
+    pages, seen, waiting = 0, {root}, [root]
+    while waiting:
+        node = waiting.pop()
+        has_kids = document.xref_get_key(node, "Kids")[0] != "null"
+        kids = set(_references(document, node, "Kids")) - seen
+        pages += not has_kids
+        seen |= kids
+        waiting += kids
+    return root, pages
+
+
+def _references(document: pymupdf.Document, xref: int, key: str) -> list[int]:
+    """Return the object numbers to which an entry of a dictionary refers."""
+    kind, value = document.xref_get_key(xref, key)
+    if kind == "xref" and key == "Kids":
+        value = document.xref_object(int(value.split()[0]))
+    return [int(number) for number in re.findall(r"([0-9]+) [0-9]+ R", value)]
 
 
 def _not_a_document() -> RenderError:

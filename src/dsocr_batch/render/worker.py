@@ -110,7 +110,7 @@ class Worker:
         if blank and page.damaged:
             raise RenderError(
                 ReasonCode.RENDER_ERROR,
-                "nothing was drawn, and the renderer reports damage: a picture in it may be broken",
+                "the page comes out empty, and the renderer reports damage in it",
             )
         if message["save_png"] is not None:
             _save_png(page, Path(message["save_png"]))
