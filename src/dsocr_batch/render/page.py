@@ -265,7 +265,7 @@ def _page_count(document: pymupdf.Document) -> int:
     """
     try:
         page_count: int = document.page_count
-    except _MUPDF_ERRORS:
+    except MUPDF_ERRORS:
         if not document.is_pdf:
             raise
         root, pages = _page_tree(document)

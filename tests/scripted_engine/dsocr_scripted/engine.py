@@ -51,6 +51,7 @@ class Script:
     delay_s: float = 0.0
     start_s: float = 0.0
     capacity: int = 8
+    max_side_px: int = 1024
     own_process: bool = False
     unusable: str | None = None
     form: ImageForm = ImageForm.RGB
@@ -84,7 +85,7 @@ class ScriptedEngine:
 
     @property
     def max_side_px(self) -> int:
-        return 1024
+        return self._script.max_side_px
 
     @property
     def capacity(self) -> int:
@@ -138,9 +139,11 @@ class ScriptedEngine:
 
     def _remaining(self, what: str, page_id: str, page: dict[str, Any]) -> bool:
         """True for the first ``page[what]`` calls for this page."""
+        if what not in page:
+            return False
         calls = self._calls.get((what, page_id), 0)
         self._calls[what, page_id] = calls + 1
-        return calls < int(page.get(what, 0))
+        return calls < int(page[what])
 
 
 def _append_line(path: Path, line: str) -> None:
