@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import resource
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import psutil
 from documents import write_pdf
 from dsocr_batch.errors import ExitStatus
 from faults.machine import bound_by_permissions, can_mount, small_disk
-from faults.scene import Scene
+from faults.scene import END_S, Scene
 
 RENDER_WORKER = "dsocr_batch.render.worker"
 ENGINE = "dsocr_scripted.child"
@@ -279,13 +280,24 @@ def clock_set_back(scene: Scene) -> None:
 
 @fault(ExitStatus.OK, ExitStatus.USAGE)
 def two_runs_at_once(scene: Scene) -> None:
-    slow = {"delay_s": 0.12 * scene.batch_pages}
+    """Start a second run beside a first one, which stands still until the second has ended."""
     rival = scene.rng.choice([(), ("--num-shards", "2")])
-    with scene.run(script=slow) as run:
+    with ExitStack() as stack:
+        runs = [stack.enter_context(scene.run())]
         if scene.rng.random() < 0.5:
-            scene.wait_for_pages(run, share=0.3)
-        with scene.run(*rival, script=slow):
-            pass
+            scene.wait_for_pages(runs[0], share=0.3)
+            runs[0].send_signal(signal.SIGSTOP)
+            runs.append(stack.enter_context(scene.run(*rival)))
+        else:
+            runs.append(stack.enter_context(scene.run(*rival)))
+            scene.wait_until(runs[0], lambda: bool(scene.journals()))
+        (lock,) = (scene.out / ".dsocr" / "locks").glob("shard-*.lock")
+        holder = json.loads(lock.read_bytes())["pid"]
+        os.kill(holder, signal.SIGSTOP)
+        for run in runs:
+            if run.pid != holder:
+                run.wait(END_S)
+        os.kill(holder, signal.SIGCONT)
     first, second = sorted(scene.endings, key=lambda ending: ending.status or 0)
     assert (first.status, second.status) == (ExitStatus.OK, ExitStatus.USAGE), scene.endings
     assert "is at work on this output" in second.stderr, second.stderr
