@@ -11,7 +11,7 @@ FAULTS ?= 300
 SEED ?= 0
 FUZZ_SECONDS ?= 60
 
-.PHONY: help install check test test-faults fuzz demo smoke eval-cer format clean
+.PHONY: help install check test test-faults fuzz demo smoke eval-cer eval-post bench-post golden format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -53,6 +53,15 @@ smoke: $(STAMP)  ## a run under a time limit, then its resume
 
 eval-cer: $(STAMP)  ## character error rate of the CPU engine against ground truth
 	$(BIN)/python scripts/eval_cer.py
+
+eval-post: $(STAMP)  ## what post-processing keeps of real model output, against its floors
+	$(BIN)/python scripts/eval_postprocess.py
+
+bench-post: $(STAMP)  ## speed of post-processing, and that its time grows in a straight line
+	$(BIN)/python scripts/bench_post.py --adversarial
+
+golden: $(STAMP)  ## write the golden files anew, to be reviewed as a diff
+	$(BIN)/python tests/test_golden.py
 
 format: $(STAMP)  ## rewrite the code in the house format
 	$(BIN)/ruff format .

@@ -137,6 +137,31 @@ def test_a_table_belongs_to_its_own_label_though_the_caption_came_between() -> N
     assert page.markdown == "Table 1: Things\n\n<table><tr><td>a</td></tr></table>"
 
 
+def test_a_table_finds_its_label_behind_caption_and_footnote() -> None:
+    heads = [
+        HEAD.format(label, "[[1, 2, 30, 40]]")
+        for label in ("table", "table_caption", "table_footnote")
+    ]
+    table = "<table><tr><td>a</td></tr></table>"
+    raw = f"{heads[0]}{heads[1]}Table 1\n\n{heads[2]}Source: us\n\n{table}"
+    labels = [(block.label, block.text.strip()[:7]) for block in parse_grounding(raw).blocks[1:]]
+    assert labels == [
+        ("table_caption", "Table 1"),
+        ("table_footnote", "Source:"),
+        ("table", "<table>"),
+    ]
+
+
+def test_words_between_which_a_tag_stood_stay_apart() -> None:
+    raw = "<|ref|>a glossy<|/ref|>s<|/ref|><|det|>[[1, 2, 30, 40]]<|/det|>end"
+    assert process_page(raw, Mode.CLEAN).markdown.split() == ["a", "glossy", "s", "end"]
+
+
+def test_what_stands_in_code_is_no_head() -> None:
+    code = "```\ntext[[1, 2, 30, 40]]\ntitle\ntitle\ntitle\n```"
+    assert process_page(code, Mode.CLEAN).markdown == code
+
+
 def test_an_image_without_text_leaves_a_region_and_nothing_visible() -> None:
     page = process_page(HEAD.format("image", "[[1, 2, 30, 40]]"), Mode.GROUNDED)
     assert page.markdown == ""

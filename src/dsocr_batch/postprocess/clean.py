@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dsocr_batch.postprocess.citations import link_definitions, mark_citations
+from dsocr_batch.postprocess.code import Scope, split_by_scope
+from dsocr_batch.postprocess.hyphens import close_up_hyphens, join_line_ends
+from dsocr_batch.postprocess.latex import (
+    close_formula,
+    mark_display_math,
+    mark_inline_math,
+    replace_drawings,
+    spell_out_colon_equals,
+    unescape_brackets,
+)
 from dsocr_batch.postprocess.markdown import (
     decode_entities,
     drop_center,
     drop_trailing_spaces,
-    join_hyphenated,
-    mark_display_math,
-    mark_inline_math,
+    escape_open_ended_html,
+    escape_star_runs,
     set_headings_apart,
+    set_list_items_apart,
     trim_blank_lines,
-    unescape_brackets,
 )
 from dsocr_batch.postprocess.tables import drop_empty_tables, mend_tables, prune_placeholder_cells
 
@@ -27,8 +38,9 @@ class Step:
 
     counter: str
     apply: Callable[[str], tuple[str, int]]
-    in_code: bool = False
-    """Also inside fenced code, where everything else is left as it is."""
+    scope: Scope = Scope.TEXT
+    takes_words: bool = False
+    """Words may go with what it drops: they are counted too, as ``words_lost_<counter>``."""
 
 
 _ANSI_ESCAPE = r"\x1b(?:\[[0-?]*+[ -/]*+[@-~]|\][^\x07\x1b\n]*+(?:\x07|\x1b\\)?|[@-Z\\^_])?"
@@ -72,7 +84,7 @@ def drop_prompt_echo(text: str) -> tuple[str, int]:
 _SPECIAL = r"(?:<[|｜]{not_these}/?[A-Za-z▁][\w▁/-]{{1,60}}[|｜]>|<image>)++"
 _ANY_TOKEN = re.compile(_SPECIAL.format(not_these=""))
 _OTHER_TOKEN = re.compile(_SPECIAL.format(not_these=r"(?!/?(?:ref|det)[|｜]>)"))
-_CUT_TAG = re.compile(r"<[|｜]/?(?:r|re|ref|d|de|det)[|｜]?\Z")
+_CUT_TAG = re.compile(r"<[|｜]/?(?:r|re|ref|d|de|det)[|｜]?\s*+")
 _COULD_JOIN = re.compile(r"[\w▁/|｜<>-]")
 
 
@@ -87,8 +99,10 @@ def drop_special_tokens(text: str) -> tuple[str, int]:
 def drop_stray_tags(text: str) -> tuple[str, int]:
     """Drop what looks like a token once the grounding tags are out, and a tag cut off."""
     text, dropped = _drop_tokens(_ANY_TOKEN, text)
-    text, cut = _CUT_TAG.subn("", text)
-    return text, dropped + cut
+    end = len(text)
+    while (start := text.rfind("<", 0, end)) >= 0 and _CUT_TAG.fullmatch(text, start, end):
+        end, dropped = start, dropped + 1
+    return text[:end], dropped
 
 
 def _drop_tokens(token: re.Pattern[str], text: str) -> tuple[str, int]:
@@ -102,49 +116,76 @@ def _drop_tokens(token: re.Pattern[str], text: str) -> tuple[str, int]:
     return token.subn(replacement, text)
 
 
-RAW_STEPS: tuple[Step, ...] = (
-    Step(counter="control_characters", apply=drop_control_characters, in_code=True),
-    Step(counter="prompt_echoes", apply=drop_prompt_echo, in_code=True),
-    Step(counter="special_tokens", apply=drop_special_tokens, in_code=True),
-    Step(counter="center_tags", apply=drop_center),
+INPUT_STEPS: tuple[Step, ...] = (
+    Step(
+        counter="control_characters",
+        apply=drop_control_characters,
+        scope=Scope.EVERYWHERE,
+        takes_words=True,
+    ),
 )
-"""On a page as the model wrote it, before its grounding tags are read."""
+"""Once, on what the model wrote; no later step makes a control character."""
+
+RAW_STEPS: tuple[Step, ...] = (
+    Step(counter="prompt_echoes", apply=drop_prompt_echo, scope=Scope.EVERYWHERE, takes_words=True),
+    Step(counter="special_tokens", apply=drop_special_tokens, scope=Scope.EVERYWHERE),
+    Step(counter="entities_decoded", apply=decode_entities),
+)
+"""Before the grounding tags of a page are read."""
 
 TEXT_STEPS: tuple[Step, ...] = (
-    Step(counter="stray_tags", apply=drop_stray_tags, in_code=True),
-    Step(counter="entities_decoded", apply=decode_entities),
+    Step(counter="stray_tags", apply=drop_stray_tags, scope=Scope.EVERYWHERE),
+    Step(counter="drawings_replaced", apply=replace_drawings, takes_words=True),
+    Step(counter="colon_equals", apply=spell_out_colon_equals, takes_words=True),
     Step(counter="brackets_unescaped", apply=unescape_brackets),
     Step(counter="display_maths", apply=mark_display_math),
     Step(counter="inline_maths", apply=mark_inline_math),
     Step(counter="tables_mended", apply=mend_tables),
-    Step(counter="placeholder_cells_pruned", apply=prune_placeholder_cells),
+    Step(counter="open_ended_html", apply=escape_open_ended_html),
+    Step(counter="placeholder_cells_pruned", apply=prune_placeholder_cells, takes_words=True),
     Step(counter="tables_dropped", apply=drop_empty_tables),
+    Step(counter="center_tags", apply=drop_center),
     Step(counter="trailing_spaces", apply=drop_trailing_spaces),
-    Step(counter="hyphens_joined", apply=join_hyphenated),
-    Step(counter="headings_set_apart", apply=set_headings_apart),
-    Step(counter="blank_lines", apply=trim_blank_lines),
+    Step(counter="hyphens_joined", apply=join_line_ends),
+    Step(counter="hyphens_closed_up", apply=close_up_hyphens),
+    Step(counter="list_items_set_apart", apply=set_list_items_apart, scope=Scope.PROSE),
+    Step(counter="citations_marked", apply=mark_citations, scope=Scope.PROSE),
+    Step(counter="footnotes_linked", apply=link_definitions, scope=Scope.PROSE),
+    Step(counter="star_runs_escaped", apply=escape_star_runs, scope=Scope.PROSE),
+    Step(counter="headings_set_apart", apply=set_headings_apart, scope=Scope.PROSE),
+    Step(counter="formulas_closed", apply=close_formula, scope=Scope.PROSE),
+    Step(counter="blank_lines", apply=trim_blank_lines, scope=Scope.PROSE),
 )
 """On text without grounding tags: a whole page in clean mode, one block in grounded mode."""
 
 
 def run_steps(steps: Sequence[Step], text: str, counters: Counter[str]) -> str:
     """Return the text after all steps; adds to ``counters`` what each of them changed."""
-    for step in steps:
-        if step.in_code:
-            text, count = step.apply(text)
-        else:
-            text, count = _outside_code(step.apply, text)
-        counters[step.counter] += count
+    for scope, with_scope in itertools.groupby(steps, key=lambda step: step.scope):
+        same_scope = tuple(with_scope)
+        text = "".join(
+            _run_on_piece(same_scope, piece, counters) if may_change else piece
+            for piece, may_change in split_by_scope(text, scope)
+        )
     return text
 
 
-_FENCED_CODE = re.compile(r"(^```.*\n(?:(?!```).*\n)*+```.*$)", re.MULTILINE)
+def _run_on_piece(steps: Sequence[Step], piece: str, counters: Counter[str]) -> str:
+    if piece in {"", "\n", "\n\n"}:  # between two pieces of code or two tables
+        return piece
+    for step in steps:
+        before = piece
+        piece, count = step.apply(before)
+        counters[step.counter] += count
+        if step.takes_words and piece != before:
+            lost = _words(before) - _words(piece)
+            counters[f"words_lost_{step.counter}"] += lost.total()
+    return piece
 
 
-def _outside_code(apply: Callable[[str], tuple[str, int]], text: str) -> tuple[str, int]:
-    pieces = _FENCED_CODE.split(text)
-    total = 0
-    for index in range(0, len(pieces), 2):
-        pieces[index], count = apply(pieces[index])
-        total += count
-    return "".join(pieces), total
+_WORD = re.compile(r"\w+")
+
+
+def _words(text: str) -> Counter[str]:
+    """Return how often each word stands in a text."""
+    return Counter(_WORD.findall(text))

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from dsocr_batch.postprocess.code import code_spans, gaps
 from dsocr_batch.records import GRID_MAX, Box, Region
 
 LABELS = (
@@ -33,6 +34,8 @@ LABELS = (
 )
 """Labels seen in real output; anything else inside a ref is text that was read on the page."""
 
+_TABLE_TEXTS = frozenset({"table_caption", "table_footnote"})
+
 _LABEL = rf"(?:{'|'.join(LABELS)})(?:_begin|_[0-9]{{1,3}})?"
 _NUMBER = r"-?[0-9]+(?:\.[0-9]+)?"
 _FOUR = rf"""["' \t]*+{_NUMBER}(?:["' \t]*+,["' \t]*+{_NUMBER}){{3}}["' \t]*+"""
@@ -49,6 +52,7 @@ _LONE_LABELS_MIN = 3
 """On a page without any box, this many lines that are labels and nothing else are no chance."""
 
 _NUMERIC = re.compile(r"""[\[\](){}0-9.,;'"\s-]*""")
+_WORDS = re.compile(r"\w+")
 _BRACKETED = re.compile(r"\[([^\[\]]*)\]")
 _NUMBERS = re.compile(_NUMBER)
 _SPOILT_BOX_MAX = 60
@@ -88,7 +92,7 @@ def parse_grounding(raw: str) -> Grounding:
     """Return the blocks of a page; ``join_blocks`` of them is its text without tags."""
     counters: Counter[str] = Counter()
     tagged = _Scan(raw=raw, tags=list(_TAG.finditer(raw)), counters=counters).run()
-    heads = [head for block in tagged for head in _STRIPPED_HEAD.finditer(block.text)]
+    heads = [head for block in tagged for head in _stripped_heads(block.text)]
     lone_labels = sum(head["lone"] is not None for head in heads)
     drop_lone = len(heads) > lone_labels or len(tagged) > 1 or lone_labels >= _LONE_LABELS_MIN
     blocks = (
@@ -140,6 +144,13 @@ class _Draft:
     pieces: list[str] = field(default_factory=list)
     is_line: bool = False
 
+    def add(self, piece: str) -> None:
+        # A tag stands between two pieces, so they are not one word.
+        if self.pieces and self.pieces[-1][-1].isalnum() and piece[:1].isalnum():
+            piece = f" {piece}"
+        if piece:
+            self.pieces.append(piece)
+
     def finished(self) -> Block:
         text = "".join(self.pieces)
         return Block(label=self.label, boxes=self.boxes, text=text, is_line=self.is_line)
@@ -171,7 +182,7 @@ class _Scan:
         return [draft.finished() for draft in self.drafts]
 
     def _add_text(self, text: str) -> None:
-        self.drafts[-1].pieces.append(text)
+        self.drafts[-1].add(text)
 
     def _content(self, index: int) -> tuple[str, int, int, bool]:
         """Return what follows a tag up to the next, where to go on, and if it is closed."""
@@ -205,11 +216,14 @@ class _Scan:
         at_end = not closed and position == len(self.raw)
         found, text = _read_boxes(content, closed=closed, at_end=at_end)
         boxes = _onto_grid(found, self.counters)
-        self.counters["boxes_unreadable"] += not found
+        if not found:
+            self.counters["boxes_unreadable"] += 1
+            self.counters["words_lost_boxes_unreadable"] += _words_beside_numbers(content, text)
         is_line = label is None and bool(line.strip())
         self.counters["lines_in_refs"] += is_line
-        draft = _Draft(label=label or "text", boxes=boxes, pieces=[line, text], is_line=is_line)
-        self.drafts.append(draft)
+        self.drafts.append(_Draft(label=label or "text", boxes=boxes, is_line=is_line))
+        self._add_text(line)
+        self._add_text(text)
         return index, position
 
 
@@ -250,6 +264,13 @@ def _read_boxes(content: str, *, closed: bool, at_end: bool) -> tuple[list[Box],
     return [], content[cut.end() :] if cut else content
 
 
+def _words_beside_numbers(content: str, kept: str) -> int:
+    """Return how many words, up to the numbers a box starts with, a det loses."""
+    numeric = _NUMERIC.match(content)
+    start = numeric.end() if numeric else 0
+    return max(0, len(_WORDS.findall(content, start)) - len(_WORDS.findall(kept)))
+
+
 def _box(numbers: Sequence[str]) -> Box:
     # Seven characters say enough of a number that will be clipped to 999.
     x1, y1, x2, y2 = (int(number.partition(".")[0][:7]) for number in numbers)
@@ -270,13 +291,22 @@ def _onto_grid(found: Iterable[Box], counters: Counter[str]) -> tuple[Box, ...]:
     return tuple(boxes)
 
 
+def _stripped_heads(text: str) -> list[re.Match[str]]:
+    """Return the heads that lost their special tokens and the lone labels, but those in code."""
+    return [
+        head
+        for start, end in gaps(code_spans(text), len(text))
+        for head in _STRIPPED_HEAD.finditer(text, start, end)
+    ]
+
+
 def _split_stripped_heads(
     block: Block, counters: Counter[str], *, drop_lone: bool
 ) -> Iterator[Block]:
     """Yield the block, cut at heads that lost their special tokens and at lone labels."""
     position = 0
     label, boxes, is_line = block.label, block.boxes, block.is_line
-    for head in _STRIPPED_HEAD.finditer(block.text):
+    for head in _stripped_heads(block.text):
         if head["lone"] and not drop_lone:
             continue
         text = block.text[position : head.start()]
@@ -293,23 +323,27 @@ def _split_stripped_heads(
 
 
 def _give_tables_back(blocks: Iterable[Block]) -> Iterator[Block]:
-    """Yield the blocks with each table under its own label.
+    """Yield the blocks with each table under its own label, after its caption.
 
     The model writes the heads of a table and of its caption first, then the caption, then the
     table: without this the caption would own the table.
     """
-    waiting: Block | None = None
+    held: list[Block] = []
+    """A table without text, and the captions after it."""
     for block in blocks:
-        if waiting is not None and block.label == "table_caption" and "<table" in block.text:
-            start = block.text.index("<table")
+        if held and block.label in _TABLE_TEXTS:
+            start = block.text.find("<table")
+            if start < 0:
+                held.append(block)
+                continue
+            table, *captions = held
+            yield from captions
             yield replace(block, text=block.text[:start])
-            yield replace(waiting, text=block.text[start:])
-            waiting = None
+            yield replace(table, text=block.text[start:])
+            held = []
             continue
-        if waiting is not None:
-            yield waiting
-        waiting = block if block.label == "table" and not block.text.strip() else None
-        if waiting is None:
+        yield from held
+        held = [block] if block.label == "table" and not block.text.strip() else []
+        if not held:
             yield block
-    if waiting is not None:
-        yield waiting
+    yield from held

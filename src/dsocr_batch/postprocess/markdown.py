@@ -1,7 +1,7 @@
 """Steps that make plain markdown of what the model wrote: each ``str -> (str, count)``.
 
-None of them changes plain prose, and none creates what an earlier one removes. ``clean`` gives
-their order and keeps fenced code away from them.
+None of them changes plain prose. ``clean`` gives the order of all steps, these and those of the
+modules beside this one, and keeps fenced code away from them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _CENTER = re.compile(r"</?center>", re.IGNORECASE)
 
 def drop_center(text: str) -> tuple[str, int]:
     """Put what stands inside ``<center>`` on a line of its own, without the tag."""
-    return _CENTER.subn("\n", text)
+    return _CENTER.subn("\n\n", text)
 
 
 _ENTITY = re.compile(
@@ -63,43 +63,6 @@ def _decoded(match: re.Match[str]) -> str:
     return plain
 
 
-_ESCAPED_BRACKETS = re.compile(r"(?<=\S)([ \t]*)\\\[[ \t]*([0-9][\w .,;–-]{0,40}?)[ \t]*\\\]")
-
-
-def unescape_brackets(text: str) -> tuple[str, int]:
-    r"""Turn ``word \[ 1995 \]`` into ``word [1995]``: a bracket of the text, not a formula."""
-    return _ESCAPED_BRACKETS.subn(r"\1[\2]", text)
-
-
-# A formula ends at a blank line at the latest, and has no dollar that would end it early.
-_DISPLAY_MATH = re.compile(r"(?<!\\)\\\[((?:[^\\$\n]|\\[^\[\]\n]|\n(?![ \t]*\n))*+)\\\]")
-_INLINE_MATH = re.compile(r"(?<!\\)\\\(((?:[^\\$\n]|\\[^()\n]|\n(?![ \t]*\n))*+)\\\)")
-
-
-def mark_display_math(text: str) -> tuple[str, int]:
-    r"""Turn ``\[…\]`` into ``$$…$$``."""
-    return _mark_math(_DISPLAY_MATH, "$$", text)
-
-
-def mark_inline_math(text: str) -> tuple[str, int]:
-    r"""Turn ``\(…\)`` into ``$…$``, without the inner spaces that would undo it."""
-    return _mark_math(_INLINE_MATH, "$", text)
-
-
-def _mark_math(formula: re.Pattern[str], dollars: str, text: str) -> tuple[str, int]:
-    marked = 0
-
-    def replace(match: re.Match[str]) -> str:
-        nonlocal marked
-        body = match[1].strip()
-        if not body:
-            return match[0]
-        marked += 1
-        return f"{dollars}{body}{dollars}"
-
-    return formula.sub(replace, text), marked
-
-
 _TRAILING_SPACE = re.compile(r"(?<![ \t])[ \t]++$", re.MULTILINE)
 
 
@@ -108,37 +71,76 @@ def drop_trailing_spaces(text: str) -> tuple[str, int]:
     return _TRAILING_SPACE.subn("", text)
 
 
-_LINE_END_HYPHEN = re.compile(r"(?<![^\W_])([^\W\d_]{2,}+)[-‐\N{SOFT HYPHEN}]\n(?=([^\W\d_]{2,}+))")
-_COMPOUND = re.compile(r"(?<![^\W_])[^\W\d_]++-[^\W\d_]++")
-_SUSPENDED_BEFORE = frozenset({"and", "or", "to", "und", "oder", "bzw", "sowie", "et", "ou", "και"})
-_COMPOUND_FIRST = frozenset({"self", "well", "half", "ill", "quasi", "ex", "non"})
+_BULLET = re.compile(r"^([ \t]*)[•▪●◦‣][ \t]+(?=\S)", re.MULTILINE)
+_BULLET_LINE = re.compile(r"^[ \t]*- .*[•▪●◦‣].*$", re.MULTILINE)
+_INNER_BULLET = re.compile(r"(?<=\S)[ \t]+[•▪●◦‣][ \t]+(?=\S)")
+_DASH_LINE = re.compile(r"^[ \t]*[-*] .*- .*$", re.MULTILINE)
+_LOWER = "[a-zß-öø-ÿά-ώа-я]"
+_UPPER = "[A-ZÀ-ÖØ-ÞΑ-ΩА-Я]"
+# After the end of a sentence, or before what stands in few compounds: an article, a capital.
+_NEXT_ITEM = re.compile(
+    r"(?:(?<=[^\W\d_]{3}[.;:!?])|(?<=[^\W\d_][.!?][\"')\]”])"
+    rf"|(?<={_LOWER}{{3}})(?<!\bnon)(?<!\banti)(?<!\bpost)(?<!\bpre)"
+    rf"(?=- (?:{_UPPER}{_LOWER}|(?:the|an?|der|die|das) )))- (?=\w)"
+)
+_NUMBERED_LINE = re.compile(r"^[ \t]*([0-9]{1,2})([.)]) .*$", re.MULTILINE)
+# Four letters: "Fig. 4." is no end of an item.
+_NEXT_NUMBER = re.compile(r"(?<=[^\W\d_]{4}[.;:!?])[ \t]*([0-9]{1,2})([.)]) (?=\S)")
 
 
-def join_hyphenated(text: str) -> tuple[str, int]:
-    """Join words that a line end split: a lower-case letter, hyphen, newline, lower-case letter.
+def set_list_items_apart(text: str) -> tuple[str, int]:
+    """Give each item of a list its line where the model joined them, and bullets a dash."""
+    text, bullets = _BULLET.subn(r"\1- ", text)
+    line_ends = text.count("\n")
+    text = _BULLET_LINE.sub(lambda line: _INNER_BULLET.sub("\n- ", line[0]), text)
+    text = _DASH_LINE.sub(lambda line: _NEXT_ITEM.sub("\n- ", line[0]), text)
+    text = _NUMBERED_LINE.sub(_split_numbered, text)
+    return text, bullets + text.count("\n") - line_ends
 
-    Kept with their hyphen: a compound that the page also writes within a line, ``self-`` and
-    its like, a chain (``state-of-the-``), a suspended hyphen (``Vor-`` and then ``und``).
-    A compound that happens to break at its hyphen and occurs nowhere else is joined: without
-    a dictionary nobody can tell.
+
+def _split_numbered(line: re.Match[str]) -> str:
+    """Return a line that holds items n, n + 1 and so on with each on a line of its own."""
+    number, mark = int(line[1]), line[2]
+
+    def replace(following: re.Match[str]) -> str:
+        nonlocal number
+        if (int(following[1]), following[2]) != (number + 1, mark):
+            return following[0]
+        number += 1
+        return f"\n{number}{mark} "
+
+    return _NEXT_NUMBER.sub(replace, line[0])
+
+
+# What CommonMark reads as HTML to a mark that may never come, at worst to the end of the
+# document (0.31, section 4.6, kinds 1 to 5).
+_OPEN_ENDED = re.compile(
+    r"<(?=!--|\?|![A-Za-z]|!\[CDATA\[|/?(?:script|style|pre|textarea)(?![\w-]))", re.IGNORECASE
+)
+
+
+def escape_open_ended_html(text: str) -> tuple[str, int]:
+    """Make ``<!--``, ``<script`` and their like text, so that they cannot swallow what follows."""
+    return _OPEN_ENDED.subn("&lt;", text)
+
+
+_STAR_RUN = re.compile(r"(?<![\\*])\*{4,}+")
+_RULE = re.compile(r"^[* \t]*$")
+
+
+def escape_star_runs(text: str) -> tuple[str, int]:
+    """Escape four asterisks and more: no emphasis, but digits that a receipt hides.
+
+    Alone on their line they are a rule, as on the page.
     """
-    if not _LINE_END_HYPHEN.search(text):
+    if "****" not in text:
         return text, 0
-    compounds = {compound.lower() for compound in _COMPOUND.findall(text)}
-    joined = 0
-
-    def replace(match: re.Match[str]) -> str:
-        nonlocal joined
-        first, second = match[1], match[2]
-        if not (first[-1].islower() and second[0].islower()) or second in _SUSPENDED_BEFORE:
-            return match[0]
-        in_chain = match.start() > 0 and match.string[match.start() - 1] in "-/.@\\"
-        joined += 1
-        if in_chain or first.lower() in _COMPOUND_FIRST or f"{first}-{second}".lower() in compounds:
-            return f"{first}-"
-        return first
-
-    return _LINE_END_HYPHEN.sub(replace, text), joined
+    lines, escaped = text.split("\n"), 0
+    for number, line in enumerate(lines):
+        if not _RULE.match(line):
+            lines[number], count = _STAR_RUN.subn(lambda run: "\\*" * len(run[0]), line)
+            escaped += count
+    return "\n".join(lines), escaped
 
 
 _GLUED_HEADING = re.compile(r"(?<=[.!?。])[ \t]*(?=#{2,6} \S)")

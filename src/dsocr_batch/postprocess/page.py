@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dsocr_batch.postprocess.clean import RAW_STEPS, TEXT_STEPS, run_steps
+from dsocr_batch.postprocess.clean import (
+    INPUT_STEPS,
+    RAW_STEPS,
+    TEXT_STEPS,
+    drop_stray_tags,
+    run_steps,
+)
+from dsocr_batch.postprocess.code import as_code, close_code
 from dsocr_batch.postprocess.figures import Figure, mark_figures
 from dsocr_batch.postprocess.grounding import Block, format_block, join_blocks, parse_grounding
 from dsocr_batch.records import Flag, Mode, Region
 
 POSTPROCESS_VERSION = 2
 """To be raised whenever the same raw text gives another result: records carry it."""
+
+MAX_PASSES = 5
+"""After the first; on real pages one more changes nothing, random ones need up to three."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,38 +45,75 @@ class ProcessedPage:
 def process_page(raw_text: str, mode: Mode, *, with_figures: bool = False) -> ProcessedPage:
     """Return what one page's raw text says; any string gives a result, in linear time.
 
+    The result is settled: given it as raw text, this function returns it unchanged.
+
     Args:
         raw_text: what the model wrote.
         mode: whether the page with its tags is wanted too.
         with_figures: mark where pictures stand; the marks wait for ``figures.link_figures``.
     """
     counters: Counter[str] = Counter()
-    grounding = parse_grounding(run_steps(RAW_STEPS, raw_text, counters))
-    counters.update(grounding.counters)
-    blocks, figures = mark_figures(grounding.blocks) if with_figures else (grounding.blocks, ())
-    markdown = run_steps(TEXT_STEPS, join_blocks(blocks), counters)
-    grounded = _grounded_page(blocks) if mode is Mode.GROUNDED else None
+    blocks = _read_blocks(run_steps(INPUT_STEPS, raw_text, counters), counters)
+    regions = [region for block in blocks for region in block.regions()]
+    blocks, figures = mark_figures(blocks) if with_figures else (blocks, ())
+
+    def clean(text: str) -> str:
+        later = _read_blocks(text, counters)
+        regions.extend(region for block in later for region in block.regions())
+        return _clean(join_blocks(later), counters)
+
+    markdown = settle(clean, _clean(join_blocks(blocks), counters), counters)
+    grounded = None
+    if mode is Mode.GROUNDED:
+        # What changes in the blocks was counted with the page.
+        grounded = settle(
+            lambda text: _format(_read_blocks(text, Counter())), _format(blocks), Counter()
+        )
     return ProcessedPage(
-        markdown=_trim(markdown),
+        markdown=markdown,
         grounded=grounded,
-        regions=tuple(region for block in grounding.blocks for region in block.regions()),
-        figures=tuple(replace(figure, caption=_clean(figure.caption)) for figure in figures),
+        regions=tuple(regions),
+        figures=tuple(
+            replace(figure, caption=_clean(figure.caption, Counter())) for figure in figures
+        ),
         flags=(Flag.TABLE_MENDED,) if counters["tables_mended"] else (),
         counters=+counters,
     )
 
 
-def _grounded_page(blocks: Sequence[Block]) -> str:
-    """Return the blocks with their heads."""
-    texts = (_clean(block.text) for block in blocks)
-    heads = (replace(block, text=text) for block, text in zip(blocks, texts, strict=True))
-    return "\n\n".join(formatted for block in heads if (formatted := format_block(block)))
+def settle(one_pass: Callable[[str], str], text: str, counters: Counter[str]) -> str:
+    """Return what further passes leave as it is, beginning with what a first pass gave.
+
+    One step can make what an earlier one looks for (a decoded entity, the end of a formula). So
+    the steps run until nothing changes. Text that does not come to rest, which no model wrote
+    yet, is kept as fenced code: a pass changes nothing in it but tokens, and those are out.
+    """
+    for _ in range(MAX_PASSES):
+        changed = one_pass(text)
+        if changed == text:
+            return text
+        text = changed
+    counters["unsettled_texts"] += 1
+    without_tokens, _ = drop_stray_tags(text)
+    return as_code(without_tokens)
 
 
-def _clean(text: str) -> str:
-    """Return a part of the page after all steps; what changes was counted with the page."""
-    return _trim(run_steps(TEXT_STEPS, text, Counter()))
+def _read_blocks(text: str, counters: Counter[str]) -> tuple[Block, ...]:
+    grounding = parse_grounding(run_steps(RAW_STEPS, text, counters))
+    counters.update(grounding.counters)
+    blocks: list[Block] = []
+    for block in grounding.blocks:
+        closed, count = close_code(block.text)
+        counters["code_closed"] += count
+        blocks.append(replace(block, text=closed) if count else block)
+    return tuple(blocks)
 
 
-def _trim(text: str) -> str:
-    return text.lstrip("\n").rstrip()
+def _clean(text: str, counters: Counter[str]) -> str:
+    return run_steps(TEXT_STEPS, text, counters).lstrip("\n").rstrip()
+
+
+def _format(blocks: Sequence[Block]) -> str:
+    """Return the blocks with their heads, their texts cleaned."""
+    cleaned = (replace(block, text=_clean(block.text, Counter())) for block in blocks)
+    return "\n\n".join(formatted for block in cleaned if (formatted := format_block(block)))

@@ -16,13 +16,14 @@ from html.parser import HTMLParser
 
 _FORMATS = ("sup", "sub", "b", "i", "em", "strong", "u", "s")
 _CELLS = ("td", "th", "caption")
-_WRAPPERS = ("table", "thead", "tbody", "tfoot", "colgroup", "col", "p", "div", "span", "font")
+_SECTIONS = ("table", "thead", "tbody", "tfoot", "colgroup", "col")
+_WRAPPERS = (*_SECTIONS, "p", "div", "span", "font", "center")
 _KNOWN = "|".join((*_FORMATS, *_CELLS, *_WRAPPERS, "tr", "br"))
 
 _TABLE_TAG = re.compile(r"<(/?)table(?:\s[^<>]{0,200})?>", re.IGNORECASE)
 _INNER_TAG = re.compile(r"</?(?:td|th|tr|thead|tbody|tfoot)(?:\s[^<>]{0,200})?>", re.IGNORECASE)
 _BLANK_LINE = re.compile(r"\n[ \t]*\n")
-_COMMENT = re.compile(r"<!--[^-]{0,200}-->")
+_EMPTY_COMMENT = re.compile(r"<!--\s*+(?:</?(?:td|th|tr)>?)?\s*+-->")
 _STRAY = re.compile(
     rf"<(?!/?(?:{_KNOWN})(?:\s[^<>]{{0,200}})?/?>)"
     r"|&(?!(?:[A-Za-z][A-Za-z0-9]{1,31}|#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6});)",
@@ -118,7 +119,7 @@ def _end_of_unclosed(text: str, start: int, limit: int) -> int:
 
 def _rebuild(fragment: str) -> tuple[str, bool]:
     """Return a table in normal form, and whether it had to be repaired."""
-    fragment = _COMMENT.sub(" ", fragment)
+    fragment = _EMPTY_COMMENT.sub(" ", fragment)
     builder = _TableBuilder()
     builder.feed(_STRAY.sub(lambda stray: html.escape(stray[0]), fragment))
     builder.close()
