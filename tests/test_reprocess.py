@@ -15,6 +15,7 @@ from command import Finished, read, run_cli, running, wait_until
 from documents import write_pdf
 from dsocr_batch.output.journal import Journal, load_journal
 from dsocr_batch.output.paths import document_paths
+from dsocr_batch.output.record import read_record, write_record
 from outputs import pages_read, record_of
 
 Script = Callable[..., Path]
@@ -37,8 +38,9 @@ def all_bytes(out: Path) -> dict[str, bytes]:
 
 def pretend_older(out: Path, stem: str) -> None:
     """Make a document look as if an earlier version had written it."""
-    record = record_of(out, stem) | {"postprocess_version": 0}
-    (out / f"{stem}.json").write_text(json.dumps(record), encoding="utf-8")
+    record = read_record(out / f"{stem}.json")
+    assert record is not None
+    write_record(out / f"{stem}.json", replace(record, postprocess_version=0))
     (out / f"{stem}.md").write_text("what an earlier version made of it", encoding="utf-8")
 
 
