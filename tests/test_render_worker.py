@@ -16,6 +16,7 @@ def render(path: Path, source: dict[str, Any], page_index: int) -> dict[str, Any
     return {
         "op": "render",
         "path": str(path),
+        "passwords": [],
         "bytes": source["bytes"],
         "mtime_ns": source["mtime_ns"],
         "page_index": page_index,
@@ -34,7 +35,7 @@ def test_a_page_of_a_file_that_changed_while_it_is_open_is_refused(
     path = write_pdf(tmp_path / "a.pdf", [f"page {number}" for number in range(40)])
     other = write_pdf(tmp_path / "other.pdf", ["other"])
     worker = Worker()
-    source = worker.handle({"op": "open", "path": str(path)})["source"]
+    source = worker.handle({"op": "open", "path": str(path), "passwords": []})["source"]
     assert "error" not in worker.handle(render(path, source, 0))
     match change:
         case "write over":
@@ -50,6 +51,6 @@ def test_a_page_of_a_file_that_changed_while_it_is_open_is_refused(
 def test_a_page_of_a_file_that_is_gone_is_unreadable(tmp_path: Path) -> None:
     path = write_pdf(tmp_path / "a.pdf", ["one", "two"])
     worker = Worker()
-    source = worker.handle({"op": "open", "path": str(path)})["source"]
+    source = worker.handle({"op": "open", "path": str(path), "passwords": []})["source"]
     path.unlink()
     assert worker.handle(render(path, source, 1))["error"] == "unreadable"
