@@ -84,7 +84,7 @@ def main() -> None:
         cli()
     except DsocrError as error:
         message = "\n".join(map(display_text, f"dsocr-batch: {error}".split("\n")))
-        console.print(message, style="bold red", markup=False, highlight=False)
+        console.print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(ExitStatus.SIGINT)
