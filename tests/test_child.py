@@ -74,14 +74,42 @@ def test_a_child_that_raises_is_reported_with_its_last_words() -> None:
 
 
 def test_a_child_that_sleeps_past_its_time_is_killed_and_was_not_busy() -> None:
+    async def sleep_when_started() -> None:
+        child = spawn()
+        await child.call({"do": "echo", "text": ""}, timeout_s=20)
+        await child.call({"do": "sleep"}, timeout_s=1)
+
     with pytest.raises(ChildTimeoutError) as caught:
-        ask({"do": "sleep"}, timeout_s=1)
+        asyncio.run(sleep_when_started())
     assert not caught.value.was_busy
 
 
 def test_a_child_that_computes_past_its_time_is_killed_and_was_busy() -> None:
     with pytest.raises(ChildTimeoutError) as caught:
         ask({"do": "spin"}, timeout_s=2)
+    assert caught.value.was_busy
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who waits for a core")
+def test_a_child_that_computes_among_many_others_was_busy() -> None:
+    core = {min(os.sched_getaffinity(0))}
+
+    async def spin() -> None:
+        child = spawn()
+        await child.call({"do": "echo", "text": ""}, timeout_s=20)
+        os.sched_setaffinity(child.pid, core)
+        await child.call({"do": "spin"}, timeout_s=2)
+
+    crowd = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(12)]
+    try:
+        for other in crowd:
+            os.sched_setaffinity(other.pid, core)
+        with pytest.raises(ChildTimeoutError) as caught:
+            asyncio.run(spin())
+    finally:
+        for other in crowd:
+            other.kill()
+            other.wait()
     assert caught.value.was_busy
 
 

@@ -33,7 +33,7 @@ _LENGTH = struct.Struct(">I")
 _MAX_MESSAGE_BYTES = 64 << 20
 _MAX_STDERR_BYTES = 1 << 20
 _FAREWELL_S = 2.0
-_BUSY_SHARE = 0.2  # of one core; a stopped child has 0, one on a crowded machine less than 1
+_BUSY_SHARE = 0.2  # of its time; a stopped child has 0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -131,7 +131,7 @@ class ChildProcess:
             ChildDiedError: the child is gone; the message says how it ended.
         """
         loop = asyncio.get_running_loop()
-        cpu_s_before = self._cpu_s()
+        busy_s_before = self._busy_s()
         try:
             async with asyncio.timeout(timeout_s):
                 await loop.sock_sendall(self._sock, _encode(message))
@@ -140,7 +140,7 @@ class ChildProcess:
                     raise ValueError(f"a reply of {length} bytes is announced")
                 reply: Message = json.loads(await self._receive(length))
         except TimeoutError as error:
-            was_busy = self._cpu_s() - cpu_s_before > _BUSY_SHARE * timeout_s
+            was_busy = self._busy_s() - busy_s_before > _BUSY_SHARE * timeout_s
             await self.close()
             raise ChildTimeoutError(
                 f"no answer within {timeout_s:g} s", was_busy=was_busy
@@ -180,8 +180,21 @@ class ChildProcess:
             chunks += chunk
         return bytes(chunks)
 
+    def _busy_s(self) -> float:
+        """Return for how long the child has computed, or stood in line for a core.
+
+        On a crowded machine a child that hangs computing may get a tenth of a core. Where the
+        system does not tell of the waiting, it is what was computed; 0 where it tells nothing.
+        """
+        process = Path(f"/proc/{self._process.pid}")
+        try:
+            # Linux, Documentation/scheduler/sched-stats.rst: nanoseconds on a core, and waiting.
+            on_core, in_line, *_ = (process / "schedstat").read_text().split()
+            return (int(on_core) + int(in_line)) / 1e9
+        except OSError:
+            return self._cpu_s()
+
     def _cpu_s(self) -> float:
-        """Return the CPU seconds that the child has used; 0 where the system does not tell."""
         try:
             stat = Path(f"/proc/{self._process.pid}/stat").read_text()
         except OSError:
