@@ -11,7 +11,7 @@ FAULTS ?= 300
 SEED ?= 0
 FUZZ_SECONDS ?= 60
 
-.PHONY: help install check test test-faults fuzz demo smoke eval-cer eval-post bench-post golden format clean
+.PHONY: help install check test test-faults fuzz soak demo smoke eval-cer eval-post bench-post golden format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ test-faults: $(STAMP)  ## runs disturbed by a seeded fault, resumed and compared
 
 fuzz: $(STAMP)  ## readers of foreign text under random changes; FUZZ_SECONDS=60
 	PYTHONPATH=tests $(BIN)/python -m fuzzing --seconds $(FUZZ_SECONDS)
+
+soak: $(STAMP)  ## 20,000 pages in one run, with failures and deaths: does anything grow?
+	$(BIN)/python scripts/soak.py
 
 demo: $(STAMP)  ## read the sample PDFs with the CPU engine and show what came out
 	@rm -rf $(DEMO_OUT)

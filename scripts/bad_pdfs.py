@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any
 
 from dsocr_batch.options import DEFAULT_DPI
+from dsocr_batch.pipeline.document import MAX_TIMEOUTS
 from dsocr_batch.prepare.image import ImageForm
+from dsocr_batch.records import ReasonCode
 from dsocr_batch.render.pool import PageJob, RenderFailed, RenderWorker
 from dsocr_batch.render.slots import SlotPool
 from process_tree import render_workers
 
-PAGE_TIMEOUT_S = 60.0
+PAGE_TIMEOUT_S = 30.0
 MAX_SIDE_PX = 1024
 SHOWN = 3
 MIB = 1 << 20
@@ -72,7 +74,8 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
         command = [
             *(sys.executable, "-m", "dsocr_batch", "run", "--engine", "scripted"),
             *("--model", script, "--input-dir", folder, "--output-dir", output),
-            *("--max-failed-share", "1", "--log-level", "error"),
+            *("--max-failed-share", "1", "--log-level", "error", "--cpu-workers", "2"),
+            *("--page-timeout", PAGE_TIMEOUT_S),
         ]
         status = subprocess.run([str(part) for part in command], check=False).returncode
         print(f"exit status {status}")
@@ -86,6 +89,7 @@ async def measure(path: Path, size: int) -> Cost:
     worker = RenderWorker(slots.fds, PAGE_TIMEOUT_S)
     peak = Peak()
     watching = asyncio.create_task(peak.watch())
+    timeouts = 0
     started = time.perf_counter()
     with suppress(RenderFailed):
         opened = await worker.open(str(path), path.name, size)
@@ -99,9 +103,13 @@ async def measure(path: Path, size: int) -> Cost:
                 form=ImageForm.RGB,
             )
             slot = await slots.acquire()
-            with suppress(RenderFailed):
+            try:
                 await worker.render(job, slot)
+            except RenderFailed as failure:
+                timeouts += failure.reason_code is ReasonCode.RENDER_TIMEOUT
             slots.release(slot)
+            if timeouts == MAX_TIMEOUTS:  # as a run does
+                break
     seconds = time.perf_counter() - started
     peak.look()
     watching.cancel()
