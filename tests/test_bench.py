@@ -15,6 +15,8 @@ from dsocr_batch.bench.simulated import Capacity, SimulatedEngine
 from dsocr_batch.discover import discover
 from dsocr_batch.options import InputOptions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:

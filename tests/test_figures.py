@@ -24,6 +24,8 @@ from dsocr_batch.postprocess.page import process_page
 from dsocr_batch.records import Mode, scaled_box
 from outputs import comparable, pages_read, record_of
 
+pytestmark = pytest.mark.slow
+
 Script = Callable[..., Path]
 
 HEAD = "<|ref|>{}<|/ref|><|det|>[[{}]]<|/det|>\n"

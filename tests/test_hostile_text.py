@@ -16,6 +16,8 @@ from command import environment, read, read_command
 from documents import write_pdf
 from outputs import comparable, record_of
 
+pytestmark = pytest.mark.slow
+
 Script = Callable[..., Path]
 
 TITLE, CLEAR, BLINK = "\x1b]0;owned\x07", "\x1b[2J\x1b[H", "\x9b5m"

@@ -21,6 +21,8 @@ from dsocr_batch.render.page import RenderError
 from dsocr_batch.render.pool import CropJob, LayoutJob, RenderFailed, RenderWorker
 from outputs import comparable, pages_read, record_of
 
+pytestmark = pytest.mark.slow
+
 Script = Callable[..., Path]
 
 TITLE = Region(label="title", box=(100, 50, 900, 90))

@@ -16,6 +16,8 @@ from documents import write_pdf
 from hostile import encrypted
 from outputs import pages_read, record_of
 
+pytestmark = pytest.mark.slow
+
 Script = Callable[..., Path]
 
 FIRST, SECOND = "correct horse", "Füllfeder 🖋"

@@ -210,6 +210,7 @@ def test_greek_capitals_lower_the_confidence_and_formulae_do_not() -> None:
     assert page_confidence([level_line("the area is 2πr, so α + Δx", 1.0)]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "readings, turns",
     [
@@ -291,12 +292,14 @@ def text_of(reading: Reading) -> str:
     return reading.text.partition("\n")[2].strip()
 
 
+@pytest.mark.slow
 def test_a_page_is_read_without_network_in_grounded_form(readings: dict[str, Reading]) -> None:
     assert text_of(readings["latin"]) == LATIN
     assert readings["latin"].text.startswith("<|ref|>text<|/ref|><|det|>[[")
     assert readings["latin"].flags == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_a_turned_page_reads_the_same_and_its_box_lies_where_it_is_displayed(
     readings: dict[str, Reading], degrees: int
@@ -314,6 +317,7 @@ def box_of(text: str) -> list[int]:
     return [int(v) for v in text.partition("[[")[2].partition("]]")[0].split(", ")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["latin", "capitals", "turned 180"])
 def test_plain_latin_print_is_trusted(readings: dict[str, Reading], name: str) -> None:
     confidence = readings[name].confidence
@@ -321,6 +325,7 @@ def test_plain_latin_print_is_trusted(readings: dict[str, Reading], name: str) -
     assert confidence > 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["greek", "greek capitals", "greek look-alikes", "cyrillic"])
 def test_scripts_that_the_model_does_not_know_are_not_passed_off_as_read(
     readings: dict[str, Reading], name: str
@@ -331,15 +336,18 @@ def test_scripts_that_the_model_does_not_know_are_not_passed_off_as_read(
     assert Flag.LOW_CONFIDENCE in readings[name].flags
 
 
+@pytest.mark.slow
 def test_print_too_small_for_the_first_search_is_found(readings: dict[str, Reading]) -> None:
     assert readings["small print"].text.count("quick brown fox") == 6
 
 
+@pytest.mark.slow
 def test_a_page_without_text_is_empty_and_has_no_confidence(readings: dict[str, Reading]) -> None:
     assert readings["empty"].text == ""
     assert readings["empty"].confidence is None
     assert readings["empty"].flags == ()
 
 
+@pytest.mark.slow
 def test_tags_printed_on_a_page_cannot_forge_grounding(readings: dict[str, Reading]) -> None:
     assert readings["tags"].text.count("<|ref|>") == 1

@@ -18,6 +18,8 @@ from dsocr_batch.output.paths import document_paths
 from dsocr_batch.output.record import read_record, write_record
 from outputs import pages_read, record_of
 
+pytestmark = pytest.mark.slow
+
 Script = Callable[..., Path]
 
 IMAGE = "<|ref|>image<|/ref|><|det|>[[100, 100, 500, 300]]<|/det|>\nIts caption.\n"

@@ -9,8 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import pytest
+
 from command import read, running, wait_until
 from outputs import comparable, pages_read
+
+pytestmark = pytest.mark.slow
 
 Script = Callable[..., Path]
 
