@@ -98,9 +98,10 @@ def test_hostile_pdfs_leave_nothing_in_the_memory_of_the_run(
     few, many = tmp_path / "few", tmp_path / "many"
     for number in range(40):
         write_kinds(many / str(number), kinds)
-        if number < 4:
+        if number < 15:
             write_kinds(few / str(number), kinds)
-    assert peak_bytes(many, script(), tmp_path) < 1.1 * peak_bytes(few, script(), tmp_path)
+    # Runs alike differ by 15 %; 40 kB left behind by each document would add 30 %.
+    assert peak_bytes(many, script(), tmp_path) < 1.25 * peak_bytes(few, script(), tmp_path)
 
 
 def peak_bytes(corpus: Path, script: Path, tmp_path: Path) -> int:
