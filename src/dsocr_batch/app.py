@@ -36,10 +36,10 @@ from dsocr_batch.errors import (
     UsageError,
 )
 from dsocr_batch.machine import usable_cores
-from dsocr_batch.names import display_path
+from dsocr_batch.names import STATE_DIR, display_path
 from dsocr_batch.options import RunOptions
 from dsocr_batch.output.lock import ShardLock
-from dsocr_batch.output.paths import STATE_DIR, document_paths
+from dsocr_batch.output.paths import document_paths
 from dsocr_batch.output.settings import check_settings, claim_settings
 from dsocr_batch.output.write import (
     accessing,
@@ -400,7 +400,7 @@ def _report(
         failures=result.tally.failures,
         ignored=printable_ignored(job.discovered.ignored),
     )
-    folder = settings.output_dir / ".dsocr" / "runs"
+    folder = settings.output_dir / STATE_DIR / "runs"
     shard_name = f"shard-{shard.shard_index}-of-{shard.num_shards}"
     remove_stale_temps(folder, f"*-{shard_name}-*.json")
     path = folder / f"{started_at:%Y%m%dT%H%M%SZ}-{shard_name}-{os.getpid()}.json"

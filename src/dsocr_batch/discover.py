@@ -23,15 +23,12 @@ from itertools import islice
 from pathlib import Path
 
 from dsocr_batch.errors import InputMissing, UsageError
-from dsocr_batch.names import display_path
+from dsocr_batch.names import STATE_DIR, display_path
 from dsocr_batch.options import InputOptions
 from dsocr_batch.records import Mode
 
 SUFFIXES = frozenset({"pdf", "png", "jpg", "jpeg", "tif", "tiff"})
 """What counts as a document, compared in lower case."""
-
-STATE_DIR = ".dsocr"
-"""A directory that holds this one is the output of a run."""
 
 _RESULT_DIRS = frozenset(f"dsocr_{mode}" for mode in Mode)
 

@@ -12,6 +12,9 @@ import re
 import unicodedata
 from pathlib import Path
 
+STATE_DIR = ".dsocr"
+"""Folder of the output directory that belongs to the program: journals, locks, settings."""
+
 _UNSHOWABLE = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 """Unicode categories: controls, also those that turn the writing direction; what has no meaning;
 surrogates; line and paragraph separators."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dsocr_batch.bench.process_tree import TreeSampler, cpu_s
 from dsocr_batch.bench.simulated import Capacity, SimulatedEngine
@@ -19,7 +20,7 @@ from dsocr_batch.records import Mode
 SEED_BATCH_PAGES = 12
 """The seed runner's ``--batch-pages`` (NOTES.md, "Knowledge of the seed runner")."""
 
-Order = Callable[[Sequence[Document], SimulatedEngine], Awaitable[None]]
+Order = Callable[[Sequence[Document], SimulatedEngine], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ def measure(
     engine = SimulatedEngine(capacity, max_side_px=max_side_px)
     cpu_before, started = cpu_s(), time.monotonic()
     with TreeSampler() as memory:
-        asyncio.run(_as_coroutine(order, documents, engine))
+        asyncio.run(order(documents, engine))
     ended = time.monotonic()
     return FeedResult(
         order=name,
@@ -56,12 +57,6 @@ def measure(
         cpu_s_per_page=round((cpu_s() - cpu_before) / max(1, engine.pages), 4),
         peak_pss_mb=round(memory.peak_pss_bytes / 1e6, 1),
     )
-
-
-async def _as_coroutine(
-    order: Order, documents: Sequence[Document], engine: SimulatedEngine
-) -> None:
-    await order(documents, engine)
 
 
 def pipeline_order(output_dir: Path, render_workers: int) -> Order:

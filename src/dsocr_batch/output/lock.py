@@ -29,8 +29,7 @@ from typing import IO, Annotated, Self
 import msgspec
 
 from dsocr_batch.errors import LockHeld, OutputNotWritable
-from dsocr_batch.names import display_path
-from dsocr_batch.output.paths import STATE_DIR
+from dsocr_batch.names import STATE_DIR, display_path
 from dsocr_batch.output.record import DamagedError, decode_json, encode_json, read_if_exists
 from dsocr_batch.output.write import (
     UNSUPPORTED,

@@ -7,8 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-STATE_DIR = ".dsocr"
-"""Folder of the output directory that belongs to the program: journals, locks, settings."""
+from dsocr_batch.names import STATE_DIR
 
 MAX_NAME_BYTES = 255
 """NAME_MAX of Linux and macOS file systems."""

@@ -12,9 +12,8 @@ from typing import Any
 import msgspec
 
 from dsocr_batch.errors import SettingsConflict
-from dsocr_batch.names import display_path
+from dsocr_batch.names import STATE_DIR, display_path
 from dsocr_batch.output.lock import guard
-from dsocr_batch.output.paths import STATE_DIR
 from dsocr_batch.output.record import (
     DamagedError,
     decode_json,

@@ -13,9 +13,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from dsocr_batch.engines.base import EngineIdentity
-from dsocr_batch.names import display_path, path_from_display
+from dsocr_batch.names import STATE_DIR, display_path, path_from_display
 from dsocr_batch.output.journal import LoadedJournal, load_journal
-from dsocr_batch.output.paths import STATE_DIR, DocumentPaths, document_paths
+from dsocr_batch.output.paths import DocumentPaths, document_paths
 from dsocr_batch.output.record import DamagedError, read_if_exists, read_record
 from dsocr_batch.pipeline.draft import Draft, compose
 from dsocr_batch.pipeline.finish import Finished, Provenance, finish_document, write_document

@@ -220,9 +220,9 @@ class Run:
             self._tally.document_opened(0)
             self._settle_document(record)
             return
-        if plan.record is not None and self._store.was_only_touched(document, plan, opened):
-            record = await self._store.renew(plan.record, document, opened.source)
-            self._tally.document_found(record)
+        renewed = await self._store.renew(document, plan, opened)
+        if renewed is not None:
+            self._tally.document_found(renewed)
             self._schedule.settled()
             return
         job = await self._store.begin(document, opened)

@@ -59,21 +59,14 @@ class DocumentStore:
         """Return what earlier runs left of a document (see ``resume.plan_document``)."""
         return await self._run(lambda: self._plan(document))
 
-    def was_only_touched(self, document: Document, plan: Plan, opened: OpenedDocument) -> bool:
-        """Return whether only the time stamp of a finished document's source has changed."""
-        return (
-            plan.record is not None
-            and plan.record.source.sha256 == opened.source.sha256
-            and is_done(plan.record, self._paths(document), self._settings)
-        )
-
     async def renew(
-        self, record: DocumentRecord, document: Document, source: Source
-    ) -> DocumentRecord:
-        """Write the record of a finished document anew, with its source's new time stamp."""
-        renewed = replace(record, source=source)
-        await self._run(lambda: write_record(self._paths(document).record, renewed))
-        return renewed
+        self, document: Document, plan: Plan, opened: OpenedDocument
+    ) -> DocumentRecord | None:
+        """Return the record of a document of which only the source's time stamp has changed.
+
+        The record is written anew with it; None if there is more to do.
+        """
+        return await self._run(lambda: self._renew(document, plan, opened))
 
     async def begin(self, document: Document, opened: OpenedDocument) -> OpenJob:
         """Return the job of reading a document; it is finished if nothing is left to read."""
@@ -136,6 +129,18 @@ class DocumentStore:
         if plan.done and plan.record is not None:
             self._discard_raw(plan.record, paths)
         return plan
+
+    def _renew(
+        self, document: Document, plan: Plan, opened: OpenedDocument
+    ) -> DocumentRecord | None:
+        paths, record = self._paths(document), plan.record
+        if record is None or record.source.sha256 != opened.source.sha256:
+            return None
+        if not is_done(record, paths, self._settings):
+            return None
+        renewed = replace(record, source=opened.source)
+        write_record(paths.record, renewed)
+        return renewed
 
     def _begin(self, document: Document, opened: OpenedDocument) -> OpenJob:
         paths = self._paths(document)

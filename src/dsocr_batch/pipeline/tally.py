@@ -81,7 +81,6 @@ class Tally:
     counters: Counter[str] = field(default_factory=Counter)
     output_tokens: int = 0
     render_s: float = 0.0
-    wait_s: float = 0.0
     engine_s: float = 0.0
     slot_wait_s: float = 0.0
     """Time that render workers stood still because the engine had pages enough."""
@@ -98,7 +97,6 @@ class Tally:
         self.transient_failures += page.failure_class is FailureClass.TRANSIENT
         self.output_tokens += sum(attempt.output_tokens for attempt in page.attempts)
         self.render_s += page.timing.render_s
-        self.wait_s += page.timing.wait_s
         self.engine_s += page.timing.engine_s
         self._finish_times.append(time.monotonic())
 

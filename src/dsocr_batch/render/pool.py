@@ -176,8 +176,6 @@ class RenderWorker:
                 "save_png": job.save_png,
             },
             timeout_s=self._page_timeout_s,
-            timeout_code=ReasonCode.RENDER_TIMEOUT,
-            crash_code=ReasonCode.RENDER_CRASHED,
             what="rendering the page",
         )
         _raise_failure(reply, None)
@@ -217,8 +215,6 @@ class RenderWorker:
                 "file": job.file,
             },
             timeout_s=self._page_timeout_s,
-            timeout_code=ReasonCode.RENDER_TIMEOUT,
-            crash_code=ReasonCode.RENDER_CRASHED,
             what="cutting out a figure",
         )
         _raise_failure(reply, None)
@@ -243,8 +239,6 @@ class RenderWorker:
             timeout_s=self._page_timeout_s
             + job.source.bytes / HASH_BYTES_PER_S
             + region_count * LAYOUT_S_PER_REGION,
-            timeout_code=ReasonCode.RENDER_TIMEOUT,
-            crash_code=ReasonCode.RENDER_CRASHED,
             what="drawing the layout",
         )
         _raise_failure(reply, None)
@@ -261,9 +255,9 @@ class RenderWorker:
         message: Message,
         *,
         timeout_s: float,
-        timeout_code: ReasonCode,
-        crash_code: ReasonCode,
         what: str,
+        timeout_code: ReasonCode = ReasonCode.RENDER_TIMEOUT,
+        crash_code: ReasonCode = ReasonCode.RENDER_CRASHED,
     ) -> Message:
         """Return the worker's reply, giving what looks like bad luck a second try.
 

@@ -97,7 +97,7 @@ class Worker:
         return reply
 
     def _render(self, message: Message) -> Message:
-        path, identity = message["path"], (message["bytes"], message["mtime_ns"])
+        path, identity = _named_file(message)
         with _unchanged(path, identity):
             return self._draw(self._document(path, identity), message)
 
@@ -129,7 +129,7 @@ class Worker:
 
     def _crop(self, message: Message) -> Message:
         """Write a part of a page as a PNG file; tell the file's size and digest."""
-        path, identity = message["path"], (message["bytes"], message["mtime_ns"])
+        path, identity = _named_file(message)
         with _unchanged(path, identity):
             document = self._document(path, identity)
             crop = crop_page(document, message["page_index"], tuple(message["box"]), message["dpi"])
@@ -139,7 +139,7 @@ class Worker:
 
     def _layout(self, message: Message) -> Message:
         """Write the document with boxes drawn over it; tell the file's size and digest."""
-        path, identity = message["path"], (message["bytes"], message["mtime_ns"])
+        path, identity = _named_file(message)
         pages = [
             (page_index, [Region(label=label, box=tuple(box)) for label, box in regions])
             for page_index, regions in message["pages"]
@@ -177,6 +177,11 @@ class Worker:
             mapped = self._maps[fd] = mmap.mmap(fd, os.fstat(fd).st_size)
         mapped[: len(data)] = data
         return len(data)
+
+
+def _named_file(message: Message) -> tuple[str, tuple[int, int]]:
+    """Return the path of a request's file and the identity that it must still have."""
+    return message["path"], (message["bytes"], message["mtime_ns"])
 
 
 @contextmanager
