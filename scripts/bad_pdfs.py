@@ -24,7 +24,7 @@ from typing import Any
 
 from dsocr_batch.options import DEFAULT_DPI
 from dsocr_batch.pipeline.document import MAX_TIMEOUTS
-from dsocr_batch.prepare.image import ImageForm
+from dsocr_batch.prepare.image import ImageForm, ImageSpec
 from dsocr_batch.records import ReasonCode
 from dsocr_batch.render.pool import PageJob, RenderFailed, RenderWorker
 from dsocr_batch.render.slots import SlotPool
@@ -99,8 +99,7 @@ async def measure(path: Path, size: int) -> Cost:
                 source=opened.source,
                 page_index=page_index,
                 dpi=DEFAULT_DPI,
-                max_side_px=MAX_SIDE_PX,
-                form=ImageForm.RGB,
+                spec=ImageSpec(form=ImageForm.RGB, max_side_px=MAX_SIDE_PX),
             )
             slot = await slots.acquire()
             try:

@@ -163,9 +163,7 @@ async def _read_all(paths: Sequence[Path]) -> list[Reading]:
 
 async def _read(engine: Engine, path: Path) -> Reading:
     with open_document(str(path)) as document:
-        page = render_page(
-            document, 0, RenderTarget(dpi=DEFAULT_DPI, max_side_px=engine.max_side_px)
-        )
+        page = render_page(document, 0, RenderTarget(dpi=DEFAULT_DPI, spec=engine.image_spec(None)))
     image = PageImage(
         form=ImageForm.RGB,
         width_px=page.width_px,
@@ -177,6 +175,8 @@ async def _read(engine: Engine, path: Path) -> Reading:
             page_id=path.name,
             image=image,
             prompt="",
+            vision_mode=None,
+            temperature=0.0,
             release_image=lambda: None,
             on_progress=lambda: None,
         )

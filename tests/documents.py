@@ -7,6 +7,13 @@ from pathlib import Path
 
 import pymupdf
 
+from dsocr_batch.prepare.image import ImageForm, ImageSpec
+
+
+def rgb_up_to(max_side_px: int) -> ImageSpec:
+    """What an engine wants that takes plain pixels."""
+    return ImageSpec(form=ImageForm.RGB, max_side_px=max_side_px)
+
 
 def write_pdf(path: Path, pages: Sequence[str | None]) -> Path:
     """Write a PDF of small pages, each with its text; None gives a blank page."""

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from documents import rgb_up_to
 from dsocr_batch.render.blank import is_blank
 from dsocr_batch.render.page import RenderTarget, open_document, render_page
 
@@ -205,7 +206,7 @@ def test_an_icon_is_content() -> None:
 def sample_pages(path: Path) -> Iterator[tuple[int, Rgb, float]]:
     with open_document(str(path)) as document:
         for page_index in range(min(document.page_count, 20)):
-            page = render_page(document, page_index, RenderTarget(dpi=144, max_side_px=1684))
+            page = render_page(document, page_index, RenderTarget(dpi=144, spec=rgb_up_to(1684)))
             pixels = np.frombuffer(page.pixels, np.uint8)
             yield page_index + 1, pixels.reshape(page.height_px, page.width_px, 3), page.dpi
 
@@ -233,7 +234,7 @@ def test_on_real_documents_exactly_the_pages_that_look_empty_to_the_eye_are_blan
 def test_of_the_sample_scan_only_the_middle_page_is_blank() -> None:
     path = Path(__file__).parents[1] / "scripts" / "demo" / "samples" / "scan.pdf"
     document = open_document(str(path))
-    target = RenderTarget(dpi=144, max_side_px=2000)
+    target = RenderTarget(dpi=144, spec=rgb_up_to(2000))
     verdicts = []
     for page_index in range(3):
         page = render_page(document, page_index, target)

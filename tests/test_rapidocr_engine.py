@@ -38,6 +38,8 @@ def request_for(
         page_id="a.pdf#1",
         image=image,
         prompt="",
+        vision_mode=None,
+        temperature=0.0,
         release_image=release,
         on_progress=lambda: None,
     )

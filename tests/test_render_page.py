@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from documents import rgb_up_to
 from dsocr_batch.records import ReasonCode
 from dsocr_batch.render.page import (
     RenderedPage,
@@ -23,7 +24,7 @@ from dsocr_batch.render.page import (
 )
 from privileges import as_nobody
 
-TARGET = RenderTarget(dpi=144, max_side_px=2560)
+TARGET = RenderTarget(dpi=144, spec=rgb_up_to(2560))
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
 
@@ -102,7 +103,7 @@ def test_small_pages_are_enlarged_and_large_ones_capped(
 def test_the_engines_longest_side_wins_over_everything(tmp_path: Path) -> None:
     path = make_pdf(tmp_path / "a.pdf", (595, 842))
 
-    page = render(path, target=RenderTarget(dpi=300, max_side_px=640))
+    page = render(path, target=RenderTarget(dpi=300, spec=rgb_up_to(640)))
 
     assert (page.width_px, page.height_px) == (453, 640)
     assert page.low_resolution
@@ -381,12 +382,13 @@ def test_a_page_that_needs_too_much_memory_fails_alone(tmp_path: Path) -> None:
 
 _RENDER_WITHIN_LIMIT = """
 import sys
+from dsocr_batch.prepare.image import ImageForm, ImageSpec
 from dsocr_batch.render.page import RenderError, RenderTarget, open_document, render_page
 
 document = open_document(sys.argv[1])
 for page_index, max_side_px in ((0, 12960), (1, 2560)):
     try:
-        target = RenderTarget(dpi=144, max_side_px=max_side_px)
+        target = RenderTarget(dpi=144, spec=ImageSpec(form=ImageForm.RGB, max_side_px=max_side_px))
         print(f"{render_page(document, page_index, target).height_px}px")
     except RenderError as error:
         print(error.reason_code)

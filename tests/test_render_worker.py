@@ -21,8 +21,7 @@ def render(path: Path, source: dict[str, Any], page_index: int) -> dict[str, Any
         "mtime_ns": source["mtime_ns"],
         "page_index": page_index,
         "dpi": 72,
-        "max_side_px": 500,
-        "form": "rgb",
+        "spec": {"form": "rgb", "max_side_px": 500, "vision_mode": None},
         "slot_fd": os.memfd_create("slot"),
         "save_png": None,
     }

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dsocr_batch.errors import UsageError
 from dsocr_batch.names import display_path
+from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import Mode
 
 DEFAULT_DPI = 144
@@ -190,6 +191,22 @@ class EngineOptions:
     batch_pages: int | None = None
     save_figures: bool | None = None
     """Pictures can only be cut out where the engine marks them."""
+    vision_mode: VisionMode | None = None
+    retry_large: bool | None = None
+    roi_second_pass: bool | None = None
+    ngram_size: int | None = None
+    ngram_window: int | None = None
+    ngram_whitelist: tuple[str, ...] | None = None
+    """Texts of tokens that may repeat."""
+    dtype: str | None = None
+    no_fp8_kv: bool | None = None
+    enable_fp8_weights: bool | None = None
+    gpu_memory_utilization: float | None = None
+    tensor_parallel_size: int | None = None
+    mm_encoder_tp_mode: str | None = None
+    engine_arg: tuple[str, ...] | None = None
+    """``KEY=VALUE`` for the engine's own constructor."""
+    base_url: str | None = None
 
     def effective_prompt(self, mode: Mode) -> str:
         """Return the prompt for a mode: ``--prompt``, else the mode's own, else its default."""
@@ -198,6 +215,28 @@ class EngineOptions:
                 return self.prompt or self.clean_prompt or CLEAN_PROMPT
             case Mode.GROUNDED:
                 return self.prompt or self.grounded_prompt or GROUNDED_PROMPT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryOptions:
+    """When a page is read again in Large (``--retry-large``)."""
+
+    labels: tuple[str, ...] = ("table",)
+    """A page without one of these is read again; empty where only loops and cuts count."""
+    cap: int | None = None
+    """At most so many pages of a document, the first ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoiOptions:
+    """Which parts of a page are read a second time, larger (``--roi-second-pass``)."""
+
+    labels: tuple[str, ...] = ("table", "title", "text", "image", "figure", "equation")
+    min_area: float = 0.0
+    """Share of the page, 0-1."""
+    merge: bool = False
+    """Put the better text into the document."""
+    prompt: str = CLEAN_PROMPT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +258,8 @@ class RunOptions:
     output: OutputOptions
     engine: EngineOptions
     limits: LimitOptions
+    retry: RetryOptions | None = None
+    roi: RoiOptions | None = None
     engine_name: str = "auto"
     mode: Mode = Mode.CLEAN
     pages: PageSelection = PageSelection()

@@ -16,6 +16,7 @@ import numpy as np
 from dsocr_batch.bench.process_tree import cpu_s
 from dsocr_batch.discover import Document
 from dsocr_batch.options import DEFAULT_DPI
+from dsocr_batch.prepare.image import ImageForm, ImageSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,9 @@ def _our_stages(documents: Sequence[Document], max_side_px: int) -> tuple[dict[s
     from dsocr_batch.render.blank import is_blank  # noqa: PLC0415
     from dsocr_batch.render.page import RenderTarget, open_document, render_page  # noqa: PLC0415
 
-    target = RenderTarget(dpi=DEFAULT_DPI, max_side_px=max_side_px)
+    target = RenderTarget(
+        dpi=DEFAULT_DPI, spec=ImageSpec(form=ImageForm.RGB, max_side_px=max_side_px)
+    )
     slot = mmap.mmap(-1, 3 * max_side_px**2)
     seconds: dict[str, float] = defaultdict(float)
     pages = 0

@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 
 from dsocr_batch.engines.base import EngineIdentity, PageRequest, Reading
-from dsocr_batch.prepare.image import ImageForm
+from dsocr_batch.prepare.image import ImageForm, ImageSpec
+from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import FinishReason
 
 _WORD = "word "
@@ -40,12 +41,12 @@ class SimulatedEngine:
     was given, from which its utilisation follows.
     """
 
-    image_form = ImageForm.RGB
     cpu_processes = 0
+    vision_mode = None
 
     def __init__(self, capacity: Capacity, *, max_side_px: int) -> None:
         self.capacity = capacity.slots
-        self.max_side_px = max_side_px
+        self._max_side_px = max_side_px
         self.busy_s = 0.0
         """Slot seconds that were asked for."""
         self.longest_s = 0.0
@@ -58,6 +59,11 @@ class SimulatedEngine:
     def identity(self) -> EngineIdentity:
         """It reads nothing, and says so."""
         return EngineIdentity(engine="simulated", model="none", model_revision="0")
+
+    def image_spec(self, vision_mode: VisionMode | None) -> ImageSpec:
+        """Return plain pixels."""
+        del vision_mode
+        return ImageSpec(form=ImageForm.RGB, max_side_px=self._max_side_px)
 
     async def start(self) -> None:
         """Nothing to load."""

@@ -14,7 +14,8 @@ from typing import Protocol
 
 from dsocr_batch.errors import UsageError
 from dsocr_batch.options import EngineOptions
-from dsocr_batch.prepare.image import ImageForm, PageImage
+from dsocr_batch.prepare.image import ImageSpec, PageImage
+from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import FailureClass, FinishReason, Flag
 
 
@@ -42,6 +43,10 @@ class PageRequest:
     """Unique in the run, for logs: ``sub/paper.pdf#12`` (12 is the page number)."""
     image: PageImage
     prompt: str
+    vision_mode: VisionMode | None
+    """How to look at this page; None for an engine without vision modes."""
+    temperature: float
+    """0 for the most probable text."""
     release_image: Callable[[], None]
     on_progress: Callable[[], None]
     """To be called whenever tokens arrive; the pipeline takes long silence for a hang."""
@@ -79,12 +84,11 @@ class Engine(Protocol):
         """What goes into records and the settings digest; known before ``start``."""
 
     @property
-    def image_form(self) -> ImageForm:
-        """The form in which pages must be prepared."""
+    def vision_mode(self) -> VisionMode | None:
+        """How it looks at pages if not told otherwise; None if it has no vision modes."""
 
-    @property
-    def max_side_px(self) -> int:
-        """The longest side, in pixels, of which the engine can make use."""
+    def image_spec(self, vision_mode: VisionMode | None) -> ImageSpec:
+        """Return how a page must be prepared for being looked at so."""
 
     @property
     def capacity(self) -> int:

@@ -118,7 +118,7 @@ class Run:
         self._schedule = Schedule(documents, settings.render_workers)
         self._supervisor = EngineSupervisor(engine, settings.engine_timeout_s)
         self._store = DocumentStore(settings, engine.identity)
-        page_bytes = 3 * engine.max_side_px**2
+        page_bytes = engine.image_spec(engine.vision_mode).max_bytes
         slot_count = max(settings.render_workers + 1, RUN_AHEAD_BYTES // page_bytes)
         self._slots = SlotPool(slot_count)
         self._workers = [
@@ -274,8 +274,7 @@ class Run:
             source=job.source,
             page_index=page_index,
             dpi=self._settings.dpi,
-            max_side_px=self._engine.max_side_px,
-            form=self._engine.image_form,
+            spec=self._engine.image_spec(self._engine.vision_mode),
             save_png=save_png,
         )
         return await worker.render(page_job, slot)
@@ -331,6 +330,8 @@ class Run:
             page_id=job.page_id(page_index),
             image=page.image,
             prompt=self._settings.prompt,
+            vision_mode=self._engine.vision_mode,
+            temperature=0.0,
             release_image=release_image,
             on_progress=self._supervisor.note_progress,
         )

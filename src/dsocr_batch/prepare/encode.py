@@ -16,3 +16,14 @@ def encode_png(rgb: bytes, width_px: int, height_px: int, dpi: float) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=PNG_COMPRESS_LEVEL, dpi=(dpi, dpi))
     return buffer.getvalue()
+
+
+JPEG_QUALITY = 90
+
+
+def encode_jpeg(rgb: bytes, width_px: int, height_px: int, dpi: float) -> bytes:
+    """Return a JPEG file of uint8 RGB pixels (row-major, no padding), with its resolution."""
+    image = Image.frombuffer("RGB", (width_px, height_px), rgb, "raw", "RGB", 0, 1)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, dpi=(round(dpi), round(dpi)))
+    return buffer.getvalue()

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import pymupdf
 
+from dsocr_batch.prepare.image import ImageSpec
 from dsocr_batch.records import Box, ReasonCode, scaled_box
 
 MIN_LONG_SIDE_PX = 1280
@@ -67,8 +68,8 @@ class RenderTarget:
 
     dpi: int
     """Resolution of ordinary PDF pages."""
-    max_side_px: int
-    """The longest side, in pixels, of which the engine can make use."""
+    spec: ImageSpec
+    """What the engine wants; it tells how large a page can be of use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,7 @@ def render_page(document: pymupdf.Document, page_index: int, target: RenderTarge
     """Return one page as pixels: annotations and form fields drawn, on white.
 
     PDF pages are rendered at ``target.dpi``, or larger if they would be tiny; images keep
-    their own pixels. Neither gets longer than ``target.max_side_px``.
+    their own pixels. Neither gets longer than the engine can use.
 
     Raises:
         RenderError: PAGE_NOT_LOADABLE, RENDER_ERROR or RENDER_MEMORY.
@@ -328,7 +329,8 @@ def _rasterize(page: pymupdf.Page, target: RenderTarget) -> RenderedPage:
         raise RenderError(ReasonCode.RENDER_ERROR, "The page's size is damaged: it has no area.")
     is_image = not page.parent.is_pdf
     zoom = _image_zoom(page) if is_image else _page_zoom(long_side_pt, target.dpi)
-    zoom = min(zoom, target.max_side_px / long_side_pt)
+    longest_px = target.spec.longest_side_px(page.rect.width, page.rect.height)
+    zoom = min(zoom, longest_px / long_side_pt)
     pixmap = page.get_pixmap(
         matrix=pymupdf.Matrix(zoom, zoom), colorspace=pymupdf.csRGB, alpha=False
     )

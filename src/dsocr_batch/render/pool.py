@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from dsocr_batch.child import ChildDiedError, ChildProcess, ChildTimeoutError, Message
 from dsocr_batch.errors import OutputNotWritable
-from dsocr_batch.prepare.image import ImageForm, PageImage
+from dsocr_batch.prepare.image import ImageSpec, PageImage
+from dsocr_batch.profiles import TileGrid
 from dsocr_batch.records import Box, FailureClass, ReasonCode, Region, Source
 from dsocr_batch.render.slots import Slot
 
@@ -69,8 +70,7 @@ class PageJob:
     source: Source
     page_index: int
     dpi: int
-    max_side_px: int
-    form: ImageForm
+    spec: ImageSpec
     save_png: str | None = None
 
 
@@ -170,8 +170,7 @@ class RenderWorker:
                 **_identity(job.path, job.source),
                 "page_index": job.page_index,
                 "dpi": job.dpi,
-                "max_side_px": job.max_side_px,
-                "form": job.form,
+                "spec": asdict(job.spec),
                 "slot_fd": slot.fd,
                 "save_png": job.save_png,
             },
@@ -182,10 +181,12 @@ class RenderWorker:
         image = None
         if not reply["blank"]:
             image = PageImage(
-                form=job.form,
+                form=job.spec.form,
                 width_px=reply["width_px"],
                 height_px=reply["height_px"],
                 data=slot.view(reply["size"]),
+                grid=TileGrid(**reply["grid"]),
+                fd=slot.fd,
             )
         return RenderedPage(
             width_pt=reply["width_pt"],

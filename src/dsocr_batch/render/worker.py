@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from dsocr_batch.child import Message, serve
 from dsocr_batch.errors import OutputNotWritable
 from dsocr_batch.output.paths import temp_path
 from dsocr_batch.output.write import accessing, make_folder, open_atomically, write_atomically
-from dsocr_batch.prepare.encode import encode_png
-from dsocr_batch.prepare.image import ImageForm
+from dsocr_batch.prepare.encode import encode_jpeg, encode_png
+from dsocr_batch.prepare.image import ImageForm, ImageSpec
+from dsocr_batch.prepare.views import cut_views
+from dsocr_batch.profiles import NO_TILES, PROFILES, TileGrid, VisionMode
 from dsocr_batch.records import ReasonCode, Region
 from dsocr_batch.render.blank import is_blank
 from dsocr_batch.render.layout import write_layout
@@ -103,7 +106,8 @@ class Worker:
 
     def _draw(self, document: pymupdf.Document, message: Message) -> Message:
         """Render a page, and fill a slot with it unless it is blank."""
-        target = RenderTarget(dpi=message["dpi"], max_side_px=message["max_side_px"])
+        spec = _image_spec(message["spec"])
+        target = RenderTarget(dpi=message["dpi"], spec=spec)
         page = render_page(document, message["page_index"], target)
         rgb = np.frombuffer(page.pixels, np.uint8).reshape(page.height_px, page.width_px, 3)
         blank = is_blank(rgb, page.dpi)
@@ -114,6 +118,7 @@ class Worker:
             )
         if message["save_png"] is not None:
             _save_png(page, Path(message["save_png"]))
+        data, grid = (b"", NO_TILES) if blank else _prepared(page, spec)
         return {
             "width_pt": page.width_pt,
             "height_pt": page.height_pt,
@@ -122,9 +127,8 @@ class Worker:
             "dpi": page.dpi,
             "low_resolution": page.low_resolution,
             "blank": blank,
-            "size": 0
-            if blank
-            else self._fill(message["slot_fd"], _prepared(page, message["form"])),
+            "size": self._fill(message["slot_fd"], data) if data else 0,
+            "grid": asdict(grid),
         }
 
     def _crop(self, message: Message) -> Message:
@@ -218,12 +222,29 @@ def _os_reason(error: OSError) -> str:
     return f"the file cannot be read: {error.strerror or error}"
 
 
-def _prepared(page: RenderedPage, form: str) -> bytes:
-    match ImageForm(form):
+def _image_spec(message: Message) -> ImageSpec:
+    mode = message["vision_mode"]
+    return ImageSpec(
+        form=ImageForm(message["form"]),
+        max_side_px=message["max_side_px"],
+        vision_mode=None if mode is None else VisionMode(mode),
+    )
+
+
+def _prepared(page: RenderedPage, spec: ImageSpec) -> tuple[bytes, TileGrid]:
+    """Return a page in the form that the engine wants, and its tiles."""
+    size = page.width_px, page.height_px
+    match spec.form:
         case ImageForm.RGB:
-            return page.pixels
+            return page.pixels, NO_TILES
+        case ImageForm.VIEWS:
+            if spec.vision_mode is None:
+                raise ValueError("views of no vision mode were asked for")
+            return cut_views(page.pixels, *size, PROFILES[spec.vision_mode])
         case ImageForm.PNG:
-            return encode_png(page.pixels, page.width_px, page.height_px, page.dpi)
+            return encode_png(page.pixels, *size, page.dpi), NO_TILES
+        case ImageForm.JPEG:
+            return encode_jpeg(page.pixels, *size, page.dpi), NO_TILES
 
 
 def _save_png(page: RenderedPage, path: Path) -> None:

@@ -24,7 +24,8 @@ from dsocr_batch.engines.base import (
 )
 from dsocr_batch.errors import EngineUnusable
 from dsocr_batch.options import EngineOptions
-from dsocr_batch.prepare.image import ImageForm
+from dsocr_batch.prepare.image import ImageForm, ImageSpec
+from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import FailureClass, FinishReason
 
 HONOURS = frozenset(
@@ -36,6 +37,9 @@ HONOURS = frozenset(
         "max_tokens",
         "batch_pages",
         "save_figures",
+        "vision_mode",
+        "retry_large",
+        "roi_second_pass",
     }
 )
 
@@ -65,12 +69,15 @@ def create_engine(options: EngineOptions) -> ScriptedEngine:
     script = Script()
     if options.model is not None:
         script = Script(**json.loads(Path(options.model).read_text(encoding="utf-8")))
-    return ScriptedEngine(script, capacity=options.batch_pages or script.capacity)
+    return ScriptedEngine(
+        script, options.batch_pages or script.capacity, vision_mode=options.vision_mode
+    )
 
 
 class ScriptedEngine:
-    def __init__(self, script: Script, capacity: int) -> None:
+    def __init__(self, script: Script, capacity: int, *, vision_mode: VisionMode | None) -> None:
         self._script = script
+        self._vision_mode = vision_mode
         self._capacity = 1 if script.own_process else capacity
         self._calls: dict[tuple[str, str], int] = {}
         self._child: ChildProcess | None = None
@@ -80,12 +87,15 @@ class ScriptedEngine:
         return EngineIdentity(engine="scripted", model="script", model_revision="1")
 
     @property
-    def image_form(self) -> ImageForm:
-        return ImageForm(self._script.form)
+    def vision_mode(self) -> VisionMode | None:
+        return self._vision_mode
 
-    @property
-    def max_side_px(self) -> int:
-        return self._script.max_side_px
+    def image_spec(self, vision_mode: VisionMode | None) -> ImageSpec:
+        if vision_mode is None:
+            return ImageSpec(
+                form=ImageForm(self._script.form), max_side_px=self._script.max_side_px
+            )
+        return ImageSpec(form=ImageForm(self._script.form), vision_mode=vision_mode)
 
     @property
     def capacity(self) -> int:

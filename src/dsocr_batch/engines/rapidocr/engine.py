@@ -37,7 +37,8 @@ from dsocr_batch.engines.rapidocr.tuning import (
 from dsocr_batch.errors import EngineUnusable
 from dsocr_batch.machine import free_memory_bytes, usable_cores
 from dsocr_batch.options import EngineOptions
-from dsocr_batch.prepare.image import ImageForm, PageImage
+from dsocr_batch.prepare.image import ImageForm, ImageSpec, PageImage
+from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import FailureClass, FinishReason, Flag
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,7 @@ class RapidOcrEngine:
     an empty text with the confidence None.
     """
 
-    image_form = ImageForm.RGB
-    max_side_px = MAX_SIDE_PX
+    vision_mode = None
 
     def __init__(
         self,
@@ -113,6 +113,11 @@ class RapidOcrEngine:
                 "layout_version": LAYOUT_VERSION,
             },
         )
+
+    def image_spec(self, vision_mode: VisionMode | None) -> ImageSpec:
+        """Return pixels, as large as the detector uses them."""
+        del vision_mode
+        return ImageSpec(form=ImageForm.RGB, max_side_px=MAX_SIDE_PX)
 
     async def start(self) -> None:
         """Start all processes side by side and wait until each has loaded its models."""

@@ -1,28 +1,21 @@
-"""The command line: argv → options, errors → exit statuses, signals, and a clean stdout."""
+"""``dsocr-batch run``: argv → options, signals, and how a run is shown."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import sys
-import time
-from collections import Counter
 from collections.abc import Callable
-from enum import StrEnum
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 
 from dsocr_batch import __version__, app
-from dsocr_batch.bench.commands import bench
-from dsocr_batch.errors import DsocrError, ExitStatus, InputMissing, UsageError
-from dsocr_batch.names import display_path, display_text
+from dsocr_batch.cli.logs import LogLevel, protect_stdout, set_up_logging
+from dsocr_batch.errors import ExitStatus, UsageError
+from dsocr_batch.names import display_path
 from dsocr_batch.options import (
     DEFAULT_DPI,
     EngineOptions,
@@ -35,81 +28,13 @@ from dsocr_batch.options import (
     parse_pages,
     read_passwords,
 )
-from dsocr_batch.pipeline.reprocess import Rebuild, Reprocessed
 from dsocr_batch.pipeline.run import StopReason
-from dsocr_batch.postprocess.document import process_document
-from dsocr_batch.progress import (
-    PLAIN_LINE_EVERY_S,
-    SteadyConsole,
-    closing_table,
-    progress_view,
-)
+from dsocr_batch.progress import SteadyConsole, closing_table, progress_view
 from dsocr_batch.records import Mode
 
 log = logging.getLogger("dsocr_batch")
 
-LOG_FILE_BYTES = 20 << 20
-LOG_FILES_KEPT = 5
-_LOG_LINE = "%(asctime)s %(levelname)s %(message)s"
-_MAX_LOG_LINE_CHARS = 4000
 DEFAULT_LIMITS = LimitOptions()
-
-cli = typer.Typer(
-    name="dsocr-batch",
-    help="Turn a large corpus of PDFs into good markdown.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-cli.add_typer(bench, name="bench")
-
-
-class LogLevel(StrEnum):
-    """How much is logged."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-def main() -> None:
-    """Run the command line and exit with the status that ``errors.ExitStatus`` lists."""
-    console = SteadyConsole(stderr=True)
-    try:
-        cli()
-    except DsocrError as error:
-        message = "\n".join(map(display_text, f"dsocr-batch: {error}".split("\n")))
-        console.print(message, style="bold red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        sys.exit(ExitStatus.SIGINT)
-    except Exception:
-        log.exception("a bug; please report it")
-        sys.exit(ExitStatus.BUG)
-
-
-def _print_version(value: bool) -> None:
-    if value:
-        typer.echo(__version__)
-        raise typer.Exit
-
-
-@cli.callback()
-def _root(
-    *,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-) -> None:
-    del version
 
 
 def _config_defaults(context: typer.Context, path: Path | None) -> Path | None:
@@ -141,7 +66,6 @@ INPUT, OUTPUT, READING, SHARDS, LIMITS, LOGGING = (
 )
 
 
-@cli.command(no_args_is_help=True)
 def run(
     *,
     input_dir: Annotated[
@@ -402,7 +326,7 @@ def run(
     """
     del config, skip_existing
     console = SteadyConsole(stderr=True)
-    _set_up_logging(console, log_level, log_file)
+    set_up_logging(console, log_level, log_file)
     options = RunOptions(
         input=InputOptions(
             input_dir=input_dir,
@@ -446,93 +370,12 @@ def run(
         dpi=dpi,
         content_debug=content_debug,
     )
-    stdout = _protect_stdout()
+    stdout = protect_stdout()
     job = app.prepare(options)
     if dry_run:
         _print_plan(job, stdout, console)
         return
     raise typer.Exit(_run(job, console))
-
-
-@cli.command()
-def postprocess(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE|-", help="Raw text of the model; - is stdin.")
-    ] = Path("-"),
-    *,
-    mode: Annotated[
-        Mode, typer.Option(help="clean: markdown. grounded: markdown with its labelled boxes.")
-    ] = Mode.CLEAN,
-) -> None:
-    """Turn raw model text into markdown on stdout: what `run` makes of it, without a page.
-
-    Pages end at lines `<--- Page Split --->`, as the official scripts write them; without any, the
-    text is one page. Bytes that are not UTF-8 become U+FFFD.
-
-    **Exit status**: 0 done, 4 the file cannot be read.
-
-    **Examples**
-
-    `dsocr-batch postprocess paper_det.mmd > paper.md`
-
-    `dsocr-batch postprocess --mode grounded - < page.txt`
-    """
-    try:
-        data = sys.stdin.buffer.read() if file == Path("-") else file.read_bytes()
-    except OSError as error:
-        raise InputMissing(f"{display_path(file)}: {error.strerror}") from error
-    markdown = process_document(data.decode("utf-8-sig", "replace"), mode)
-    sys.stdout.buffer.write(markdown.encode("utf-8"))
-    sys.stdout.buffer.flush()
-
-
-@cli.command(no_args_is_help=True)
-def reprocess(
-    output_dir: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Output directory of earlier runs.")
-    ],
-    *,
-    log_level: Annotated[LogLevel, typer.Option(help="How much to log.")] = LogLevel.INFO,
-) -> None:
-    """Build every document of an output directory again from its raw text; no page is read.
-
-    For after an upgrade that writes better markdown. Each document keeps the mode, the settings
-    and the extras of its own record; its .md and .json are replaced as a whole. What would not
-    change is not touched, so the command may be stopped at any moment and given again.
-
-    Documents whose raw text was discarded (--discard-raw) stay as they are and are named. Those
-    that no run has finished are left to `run`. Figures and layouts stay if their boxes are the
-    same; others are removed, and `run --save-figures --save-layout` makes them anew.
-
-    **Exit status**: 0 all done, 2 a run is at work on the directory, 3 some document could not be
-    rebuilt, 4 not an output directory, 6 not writable.
-
-    **Example**
-
-    `dsocr-batch reprocess scans/dsocr_clean`
-    """
-    console = SteadyConsole(stderr=True)
-    _set_up_logging(console, log_level, None)
-    counts: Counter[Rebuild] = Counter()
-    next_line_at = time.monotonic() + PLAIN_LINE_EVERY_S
-
-    def on_document(done: Reprocessed) -> None:
-        nonlocal next_line_at
-        counts[done.outcome] += 1
-        if done.reason is not None:
-            log.warning("%s: not rebuilt: %s", display_path(done.record_path), done.reason)
-        if time.monotonic() >= next_line_at:
-            next_line_at = time.monotonic() + PLAIN_LINE_EVERY_S
-            log.info("%s", _rebuild_line(counts))
-
-    status = app.reprocess(output_dir, on_document=on_document)
-    log.info("%s", _rebuild_line(counts))
-    raise typer.Exit(status)
-
-
-def _rebuild_line(counts: Counter[Rebuild]) -> str:
-    parts = ", ".join(f"{counts[outcome]} {outcome}" for outcome in Rebuild)
-    return f"{counts.total()} documents: {parts}"
 
 
 def _run(job: app.Job, console: Console) -> ExitStatus:
@@ -591,43 +434,3 @@ def _output_dir(output_dir: Path | None, input_dir: Path | None, mode: Mode) -> 
     if input_dir is None:
         raise UsageError("--output-dir is needed where there is no --input-dir")
     return input_dir / f"dsocr_{mode}"
-
-
-class _LineFormatter(logging.Formatter):
-    """Makes each message one line: engines, file names and models must not write a log's lines."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (logging's name)
-        return display_text(super().formatMessage(record)[:_MAX_LOG_LINE_CHARS])
-
-    def formatException(self, exc_info: Any) -> str:  # noqa: N802 (logging's name)
-        return "\n".join(map(display_text, super().formatException(exc_info).split("\n")))
-
-
-def _set_up_logging(console: Console, level: LogLevel, log_file: Path | None) -> None:
-    shown: logging.Handler
-    if console.is_terminal:
-        shown = RichHandler(console=console, show_path=False, markup=False, log_time_format="%X")
-        shown.setFormatter(_LineFormatter("%(message)s"))
-    else:
-        shown = logging.StreamHandler(sys.stderr)
-        shown.setFormatter(_LineFormatter(_LOG_LINE))
-    logging.basicConfig(level=level.upper(), handlers=[shown])
-    if log_file is not None:
-        try:
-            kept = RotatingFileHandler(
-                log_file, maxBytes=LOG_FILE_BYTES, backupCount=LOG_FILES_KEPT, encoding="utf-8"
-            )
-        except OSError as error:
-            raise UsageError(f"--log-file {log_file}: {error.strerror}") from error
-        kept.setFormatter(_LineFormatter(_LOG_LINE))
-        logging.getLogger().addHandler(kept)
-
-
-def _protect_stdout() -> TextIO:
-    """Return the real stdout and let everything else that prints there print to stderr.
-
-    Engines and C libraries write to descriptor 1 as they please; stdout is for data.
-    """
-    real = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
-    os.dup2(2, 1)
-    return real

@@ -1,0 +1,50 @@
+"""Page pixels → the views that a vision mode looks at, as DeepSeek-OCR's own code cuts them.
+
+Source: DeepSeek-OCR ``process/image_process.py`` and ``modeling_deepseekocr.py`` (``infer``):
+bicubic scaling; Tiny and Small squash the page to a square, the others pad it with grey.
+"""
+
+from __future__ import annotations
+
+from PIL import Image, ImageOps
+
+from dsocr_batch.profiles import TileGrid, VisionProfile
+
+GREY = (127, 127, 127)
+"""The mean of the training images, 0.5, as a colour: ``int(0.5 * 255)``."""
+
+
+def cut_views(
+    rgb: bytes, width_px: int, height_px: int, profile: VisionProfile
+) -> tuple[bytes, TileGrid]:
+    """Return the views of a page, laid out as ``ImageForm.VIEWS``, and its grid of tiles.
+
+    Args:
+        rgb: uint8 RGB pixels, row-major, no padding.
+        width_px: of the page.
+        height_px: of the page.
+        profile: the vision mode.
+    """
+    page = Image.frombuffer("RGB", (width_px, height_px), rgb, "raw", "RGB", 0, 1)
+    grid = profile.grid(width_px, height_px)
+    views = [_global_view(page, profile), *_tiles(page, profile, grid)]
+    return b"".join(view.tobytes() for view in views), grid
+
+
+def _global_view(page: Image.Image, profile: VisionProfile) -> Image.Image:
+    size = (profile.global_px, profile.global_px)
+    if not profile.pads:
+        return page.resize(size, Image.Resampling.BICUBIC)
+    return ImageOps.pad(page, size, Image.Resampling.BICUBIC, color=GREY)
+
+
+def _tiles(page: Image.Image, profile: VisionProfile, grid: TileGrid) -> list[Image.Image]:
+    if profile.tile_px is None or grid.count == 0:
+        return []
+    side = profile.tile_px
+    resized = page.resize((grid.columns * side, grid.rows * side), Image.Resampling.BICUBIC)
+    return [
+        resized.crop((column * side, row * side, (column + 1) * side, (row + 1) * side))
+        for row in range(grid.rows)
+        for column in range(grid.columns)
+    ]
