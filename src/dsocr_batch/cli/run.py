@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TextIO
 
 import typer
 from rich.console import Console
 
 from dsocr_batch import __version__, app
+from dsocr_batch.cli import arguments
 from dsocr_batch.cli.logs import LogLevel, protect_stdout, set_up_logging
 from dsocr_batch.errors import ExitStatus, UsageError
 from dsocr_batch.names import display_path
@@ -23,8 +24,9 @@ from dsocr_batch.options import (
     LimitOptions,
     OutputOptions,
     PageSelection,
+    RetryOptions,
+    RoiOptions,
     RunOptions,
-    parse_config,
     parse_pages,
     read_passwords,
 )
@@ -35,277 +37,70 @@ from dsocr_batch.records import Mode
 log = logging.getLogger("dsocr_batch")
 
 DEFAULT_LIMITS = LimitOptions()
-
-
-def _config_defaults(context: typer.Context, path: Path | None) -> Path | None:
-    """Make the values of a TOML file the defaults of the options; flags on the line win."""
-    if path is None:
-        return None
-    known = {
-        parameter.name: getattr(parameter, "multiple", False)
-        for parameter in context.command.params
-        if parameter.name != "config"
-    }
-    try:
-        defaults = parse_config(path.read_bytes(), known)
-    except OSError as error:
-        raise UsageError(f"--config {display_path(path)}: {error.strerror}") from error
-    except UsageError as error:
-        raise UsageError(f"--config {display_path(path)}: {error}") from error
-    context.default_map = {**(context.default_map or {}), **defaults}
-    return path
-
-
-INPUT, OUTPUT, READING, SHARDS, LIMITS, LOGGING = (
-    "What to read",
-    "Where results go",
-    "How pages are read",
-    "Sharing the work",
-    "Limits",
-    "Logging",
-)
+DEFAULT_RETRY = RetryOptions()
 
 
 def run(
     *,
-    input_dir: Annotated[
-        Path | None,
-        typer.Option(help="Read the PDFs and images in this directory.", rich_help_panel=INPUT),
-    ] = None,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", help="Also its sub-directories.", rich_help_panel=INPUT)
-    ] = False,
-    pdf: Annotated[
-        list[Path] | None,
-        typer.Option(help="Read this file; may be repeated.", rich_help_panel=INPUT),
-    ] = None,
-    input_list: Annotated[
-        Path | None,
-        typer.Option(help="Read the files named in this file, one a line.", rich_help_panel=INPUT),
-    ] = None,
-    password_file: Annotated[
-        Path | None,
-        typer.Option(
-            help="Try the passwords in this file, one a line, on every encrypted document. "
-            "Documents that failed as encrypted before are tried again.",
-            rich_help_panel=INPUT,
-        ),
-    ] = None,
-    pages: Annotated[
-        str,
-        typer.Option(help="Only these pages of each document: 1-20,30,45-.", rich_help_panel=INPUT),
-    ] = "1-",
-    max_pages: Annotated[
-        int | None,
-        typer.Option(min=1, help="At most so many pages of each.", rich_help_panel=INPUT),
-    ] = None,
-    limit_docs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Only the first so many documents.", rich_help_panel=INPUT),
-    ] = None,
-    output_dir: Annotated[
-        Path | None,
-        typer.Option(
-            help="Put results here.", show_default="INPUT_DIR/dsocr_MODE", rich_help_panel=OUTPUT
-        ),
-    ] = None,
-    mode: Annotated[
-        Mode,
-        typer.Option(
-            help="clean: markdown. grounded: beside it, markdown with labelled boxes.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = Mode.CLEAN,
-    save_images: Annotated[
-        bool,
-        typer.Option("--save-images", help="Keep each page as a PNG.", rich_help_panel=OUTPUT),
-    ] = False,
-    save_figures: Annotated[
-        bool,
-        typer.Option(
-            "--save-figures",
-            help="Cut the pictures out of the pages and link them in the markdown. Later too: "
-            "finished documents get them without being read again.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    save_layout: Annotated[
-        bool,
-        typer.Option(
-            "--save-layout",
-            help="Write the original pages with labelled boxes over them, as a PDF. Later too.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    merge_tables: Annotated[
-        bool,
-        typer.Option(
-            "--merge-tables",
-            help="Make one table of parts on successive pages: same columns, nothing between. "
-            "Finished documents are written again, with it or without it, not read again.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    discard_raw: Annotated[
-        bool,
-        typer.Option(
-            "--discard-raw",
-            help="Do not keep the engine's raw text of documents that are wholly read.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite", help="Read everything again, whatever is done.", rich_help_panel=OUTPUT
-        ),
-    ] = False,
-    skip_existing: Annotated[
-        bool,
-        typer.Option(
-            "--skip-existing",
-            help="Accepted for old scripts: finished pages are never read again anyway.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    allow_mixed: Annotated[
-        bool,
-        typer.Option(
-            "--allow-mixed",
-            help="Keep what was read with other settings, read the rest with these.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    retry_failed: Annotated[
-        bool,
-        typer.Option(
-            "--retry-failed",
-            help="Try again what failed by the file's own fault (encrypted, corrupt, hanging).",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            help="Print what would be done, one document a line, and do nothing.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    engine: Annotated[
-        str,
-        typer.Option(
-            help="auto, or the name of an engine. auto takes vllm where there is a CUDA device, "
-            "else rapidocr, which runs on any CPU but is not DeepSeek-OCR.",
-            rich_help_panel=READING,
-        ),
-    ] = "auto",
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help="The model to read with.", show_default="engine", rich_help_panel=READING
-        ),
-    ] = None,
-    prompt: Annotated[
-        str | None,
-        typer.Option(
-            help="Prompt, whatever the mode.", show_default="mode's", rich_help_panel=READING
-        ),
-    ] = None,
-    clean_prompt: Annotated[
-        str | None, typer.Option(help="Prompt of clean mode.", rich_help_panel=READING)
-    ] = None,
-    grounded_prompt: Annotated[
-        str | None, typer.Option(help="Prompt of grounded mode.", rich_help_panel=READING)
-    ] = None,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Tokens a page may have.", show_default="engine", rich_help_panel=READING
-        ),
-    ] = None,
-    batch_pages: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Pages inside the engine at once.",
-            show_default="engine",
-            rich_help_panel=READING,
-        ),
-    ] = None,
-    dpi: Annotated[
-        int,
-        typer.Option(
-            min=36,
-            max=600,
-            help="Resolution of a page; small pages get more.",
-            rich_help_panel=READING,
-        ),
-    ] = DEFAULT_DPI,
-    cpu_workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Processes that render.",
-            show_default="the cores that the engine leaves, less one",
-            rich_help_panel=READING,
-        ),
-    ] = None,
-    num_shards: Annotated[
-        int, typer.Option(help="Into how many shards the corpus is cut.", rich_help_panel=SHARDS)
-    ] = 1,
-    shard_index: Annotated[
-        int, typer.Option(help="Which of them this run reads, from 0.", rich_help_panel=SHARDS)
-    ] = 0,
-    page_timeout: Annotated[
-        float,
-        typer.Option(min=1.0, help="Seconds to render a page.", rich_help_panel=LIMITS),
-    ] = DEFAULT_LIMITS.page_timeout_s,
-    engine_timeout: Annotated[
-        float,
-        typer.Option(
-            min=1.0, help="Seconds without a sign of life from the engine.", rich_help_panel=LIMITS
-        ),
-    ] = DEFAULT_LIMITS.engine_timeout_s,
-    max_runtime: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0, help="Seconds after which no more pages are taken.", rich_help_panel=LIMITS
-        ),
-    ] = None,
-    max_failed_share: Annotated[
-        float,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Stop if more than this share of pages fails, judged after 200 pages.",
-            rich_help_panel=LIMITS,
-        ),
-    ] = DEFAULT_LIMITS.max_failed_share,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            callback=_config_defaults,
-            is_eager=True,
-            help="TOML file of options; flags win over it.",
-            rich_help_panel=LOGGING,
-        ),
-    ] = None,
-    log_level: Annotated[
-        LogLevel, typer.Option(help="How much to log.", rich_help_panel=LOGGING)
-    ] = LogLevel.INFO,
-    log_file: Annotated[
-        Path | None,
-        typer.Option(help="Also log into this file; it is rotated.", rich_help_panel=LOGGING),
-    ] = None,
-    content_debug: Annotated[
-        bool,
-        typer.Option(
-            "--content-debug",
-            help="Log how each page was read and how its text begins.",
-            rich_help_panel=LOGGING,
-        ),
-    ] = False,
+    input_dir: arguments.InputDir = None,
+    recursive: arguments.Recursive = False,
+    pdf: arguments.Pdf = None,
+    input_list: arguments.InputList = None,
+    password_file: arguments.PasswordFile = None,
+    pages: arguments.Pages = "1-",
+    max_pages: arguments.MaxPages = None,
+    limit_docs: arguments.LimitDocs = None,
+    output_dir: arguments.OutputDir = None,
+    mode: arguments.Mode = Mode.CLEAN,
+    save_images: arguments.SaveImages = False,
+    save_figures: arguments.SaveFigures = False,
+    save_layout: arguments.SaveLayout = False,
+    merge_tables: arguments.MergeTables = False,
+    discard_raw: arguments.DiscardRaw = False,
+    overwrite: arguments.Overwrite = False,
+    skip_existing: arguments.SkipExisting = False,
+    allow_mixed: arguments.AllowMixed = False,
+    retry_failed: arguments.RetryFailed = False,
+    dry_run: arguments.DryRun = False,
+    engine: arguments.Engine = "auto",
+    model: arguments.Model = None,
+    prompt: arguments.Prompt = None,
+    clean_prompt: arguments.CleanPrompt = None,
+    grounded_prompt: arguments.GroundedPrompt = None,
+    max_tokens: arguments.MaxTokens = None,
+    batch_pages: arguments.BatchPages = None,
+    dpi: arguments.Dpi = DEFAULT_DPI,
+    cpu_workers: arguments.CpuWorkers = None,
+    vision_mode: arguments.VisionMode = None,
+    ngram_size: arguments.NgramSize = None,
+    ngram_window: arguments.NgramWindow = None,
+    ngram_whitelist: arguments.NgramWhitelist = None,
+    retry_large: arguments.RetryLarge = False,
+    retry_label: arguments.RetryLabel = None,
+    retry_large_cap: arguments.RetryLargeCap = None,
+    roi_second_pass: arguments.RoiSecondPass = False,
+    roi_label: arguments.RoiLabel = None,
+    roi_min_area: arguments.RoiMinArea = None,
+    roi_merge: arguments.RoiMerge = False,
+    roi_prompt: arguments.RoiPrompt = None,
+    base_url: arguments.BaseUrl = None,
+    dtype: arguments.Dtype = None,
+    no_fp8_kv: arguments.NoFp8Kv = False,
+    enable_fp8_weights: arguments.EnableFp8Weights = False,
+    gpu_memory_utilization: arguments.GpuMemoryUtilization = None,
+    tensor_parallel_size: arguments.TensorParallelSize = None,
+    mm_encoder_tp_mode: arguments.MmEncoderTpMode = None,
+    engine_arg: arguments.EngineArg = None,
+    num_shards: arguments.NumShards = 1,
+    shard_index: arguments.ShardIndex = 0,
+    page_timeout: arguments.PageTimeout = DEFAULT_LIMITS.page_timeout_s,
+    engine_timeout: arguments.EngineTimeout = DEFAULT_LIMITS.engine_timeout_s,
+    max_runtime: arguments.MaxRuntime = None,
+    max_failed_share: arguments.MaxFailedShare = DEFAULT_LIMITS.max_failed_share,
+    config: arguments.Config = None,
+    log_level: arguments.LogLevel = LogLevel.INFO,
+    log_file: arguments.LogFile = None,
+    content_debug: arguments.ContentDebug = False,
 ) -> None:
     """Read a corpus: one markdown file and one .json record for each PDF or image.
 
@@ -356,6 +151,29 @@ def run(
             max_tokens=max_tokens,
             batch_pages=batch_pages,
             save_figures=save_figures or None,
+            vision_mode=vision_mode,
+            retry_large=retry_large or None,
+            roi_second_pass=roi_second_pass or None,
+            ngram_size=ngram_size,
+            ngram_window=ngram_window,
+            ngram_whitelist=_given(ngram_whitelist),
+            dtype=dtype,
+            no_fp8_kv=no_fp8_kv or None,
+            enable_fp8_weights=enable_fp8_weights or None,
+            gpu_memory_utilization=gpu_memory_utilization,
+            tensor_parallel_size=tensor_parallel_size,
+            mm_encoder_tp_mode=mm_encoder_tp_mode,
+            engine_arg=_given(engine_arg),
+            base_url=base_url,
+        ),
+        retry=_retry_options(retry_large, mode, retry_label, retry_large_cap),
+        roi=_roi_options(
+            roi_second_pass,
+            mode,
+            labels=roi_label,
+            min_area=roi_min_area,
+            merge=roi_merge or None,
+            prompt=roi_prompt or clean_prompt,
         ),
         limits=LimitOptions(
             cpu_workers=cpu_workers,
@@ -376,6 +194,61 @@ def run(
         _print_plan(job, stdout, console)
         return
     raise typer.Exit(_run(job, console))
+
+
+def _given(values: list[str] | None) -> tuple[str, ...] | None:
+    """Return what a repeatable option was given; None if it was not given at all."""
+    return tuple(values) if values else None
+
+
+def _retry_options(
+    is_on: bool, mode: Mode, labels: list[str] | None, cap: int | None
+) -> RetryOptions | None:
+    """Return what ``--retry-large`` and the options that go with it say."""
+    if not is_on:
+        _refuse_alone({"--retry-label": labels, "--retry-large-cap": cap}, "--retry-large")
+        return None
+    required = DEFAULT_RETRY.labels if not labels else tuple(set(labels) - {"none"})
+    if mode is Mode.CLEAN and set(required) - {"table"}:
+        raise UsageError(
+            f"--retry-label {', '.join(sorted(required))}: in clean mode a table is all that can "
+            "be seen in the text; say table or none, or read with --mode grounded"
+        )
+    return RetryOptions(labels=tuple(sorted(required)), cap=cap)
+
+
+def _roi_options(
+    is_on: bool,
+    mode: Mode,
+    *,
+    labels: list[str] | None,
+    min_area: float | None,
+    merge: bool | None,
+    prompt: str | None,
+) -> RoiOptions | None:
+    """Return what ``--roi-second-pass`` and the options that go with it say."""
+    if not is_on:
+        alone = {"--roi-label": labels, "--roi-min-area": min_area, "--roi-merge": merge}
+        _refuse_alone(alone, "--roi-second-pass")
+        return None
+    if mode is not Mode.GROUNDED:
+        raise UsageError(
+            "--roi-second-pass reads the regions that grounded mode finds: say --mode grounded"
+        )
+    default = RoiOptions()
+    return RoiOptions(
+        labels=tuple(sorted(set(labels))) if labels else default.labels,
+        min_area=default.min_area if min_area is None else min_area,
+        merge=bool(merge),
+        prompt=prompt or default.prompt,
+    )
+
+
+def _refuse_alone(options: Mapping[str, object], needed: str) -> None:
+    """Refuse options that mean nothing without another one: none is ever ignored."""
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{name} has no meaning without {needed}")
 
 
 def _run(job: app.Job, console: Console) -> ExitStatus:
