@@ -198,3 +198,19 @@ def test_time_is_linear_on_adversarial_text(start: str, unit: str) -> None:
     # Eight times the text in eight times the time; 64 times would be quadratic. Three trials,
     # since other work on the machine counts too.
     assert any(seconds(48_000) < 24 * max(seconds(6_000), 0.005) for _ in range(3))
+
+
+# What steps look for, whole and in parts, and plain text around it.
+_PIECES = (
+    *("<", ">", "<t", "<td>", "</td>", "<tr>", "<table>", "</table>", "<center>", "<sup>1</sup>"),
+    *("&", "&amp;", "&lt;", "\\", "\\[", "\\]", "\\(", "\\)", "\\begin{array}", "\\end{array}"),
+    *("$", "$$", "#", "## a", "*", "****", "-", "- ", "-\n", "‐", "\N{SOFT HYPHEN}", "None"),
+    *(" ", "  ", "\t", "\n", "\n\n", "\n\n\n", "a", "B", "word", "1", "[1]", "[^1]:", "•", "."),
+)
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=12).map("".join))
+def test_a_step_changes_nothing_where_the_marks_that_it_needs_are_missing(text: str) -> None:
+    for step in (*INPUT_STEPS, *RAW_STEPS, *TEXT_STEPS):
+        if step.needs and not any(mark in text for mark in step.needs):
+            assert step.apply(text) == (text, 0), step.counter

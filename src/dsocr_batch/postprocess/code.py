@@ -78,6 +78,8 @@ def _protected(text: str, scope: Scope) -> list[tuple[int, int]]:
             return code_spans(text)
         case Scope.PROSE:
             code = code_spans(text)
+            if "<table>" not in text:
+                return code
             tables = [
                 line.span()
                 for start, end in gaps(code, len(text))

@@ -24,8 +24,6 @@ def join_line_ends(text: str) -> tuple[str, int]:
     A compound that happens to break at its hyphen and occurs nowhere else is joined: without
     a dictionary nobody can tell.
     """
-    if not _LINE_END_HYPHEN.search(text):
-        return text, 0
     compounds = {compound.lower() for compound in _COMPOUND.findall(text)}
     joined = 0
 

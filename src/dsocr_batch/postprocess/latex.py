@@ -83,12 +83,24 @@ def spell_out_colon_equals(text: str) -> tuple[str, int]:
     return _COLON_EQUALS.subn(lambda name: ":=" if name[1] == "coloneqq" else "=:", text)
 
 
-_ESCAPED_BRACKETS = re.compile(r"(?<=\S)([ \t]*)\\\[[ \t]*([0-9][\w .,;–-]{0,40}?)[ \t]*\\\]")
+_ESCAPED_BRACKETS = re.compile(r"\\\[[ \t]*([0-9][\w .,;–-]{0,40}?)[ \t]*\\\]")
 
 
 def unescape_brackets(text: str) -> tuple[str, int]:
     r"""Turn ``word \[ 1995 \]`` into ``word [1995]``: a bracket of the text, not a formula."""
-    return _ESCAPED_BRACKETS.subn(r"\1[\2]", text)
+    unescaped = 0
+
+    def replace(match: re.Match[str]) -> str:
+        nonlocal unescaped
+        before = match.start()
+        while before and text[before - 1] in " \t":
+            before -= 1
+        if before == 0 or text[before - 1].isspace():
+            return match[0]
+        unescaped += 1
+        return f"[{match[1]}]"
+
+    return _ESCAPED_BRACKETS.sub(replace, text), unescaped
 
 
 # A formula ends at a blank line at the latest, and has no dollar that would end it early.

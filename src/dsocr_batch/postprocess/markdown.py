@@ -63,12 +63,12 @@ def _decoded(match: re.Match[str]) -> str:
     return plain
 
 
-_TRAILING_SPACE = re.compile(r"(?<![ \t])[ \t]++$", re.MULTILINE)
-
-
 def drop_trailing_spaces(text: str) -> tuple[str, int]:
     """Drop spaces at line ends; the model ends most lines with two, which mean nothing."""
-    return _TRAILING_SPACE.subn("", text)
+    lines = text.split("\n")
+    stripped = [line.rstrip(" \t") for line in lines]
+    changed = sum(len(old) != len(new) for old, new in zip(lines, stripped, strict=True))
+    return "\n".join(stripped), changed
 
 
 _BULLET = re.compile(r"^([ \t]*)[•▪●◦‣][ \t]+(?=\S)", re.MULTILINE)
@@ -93,7 +93,8 @@ def set_list_items_apart(text: str) -> tuple[str, int]:
     text, bullets = _BULLET.subn(r"\1- ", text)
     line_ends = text.count("\n")
     text = _BULLET_LINE.sub(lambda line: _INNER_BULLET.sub("\n- ", line[0]), text)
-    text = _DASH_LINE.sub(lambda line: _NEXT_ITEM.sub("\n- ", line[0]), text)
+    if "- " in text:
+        text = _DASH_LINE.sub(lambda line: _NEXT_ITEM.sub("\n- ", line[0]), text)
     text = _NUMBERED_LINE.sub(_split_numbered, text)
     return text, bullets + text.count("\n") - line_ends
 
@@ -133,8 +134,6 @@ def escape_star_runs(text: str) -> tuple[str, int]:
 
     Alone on their line they are a rule, as on the page.
     """
-    if "****" not in text:
-        return text, 0
     lines, escaped = text.split("\n"), 0
     for number, line in enumerate(lines):
         if not _RULE.match(line):

@@ -117,8 +117,21 @@ def _end_of_unclosed(text: str, start: int, limit: int) -> int:
     return blank.start() if blank else limit
 
 
+_WORD_IN_CELL = r"(?:[^\s<>&]|&(?:amp|lt|gt);)++"
+_SPAN = r"span=\"(?:[2-9]|[1-9][0-9]{1,2})\""
+_CELL = rf"<(td|th)(?: row{_SPAN})?(?: col{_SPAN})?>%s</\1>"
+_NORMAL_FORM = re.compile(
+    "<table>(?:<tr>(?:"
+    + _CELL % f"(?:{_WORD_IN_CELL}(?: {_WORD_IN_CELL})*+)?"
+    + ")++</tr>)*+</table>"
+)
+"""Tables that the parser would give back unchanged, in a hundredth of its time."""
+
+
 def _rebuild(fragment: str) -> tuple[str, bool]:
     """Return a table in normal form, and whether it had to be repaired."""
+    if _NORMAL_FORM.fullmatch(fragment):
+        return fragment, False
     fragment = _EMPTY_COMMENT.sub(" ", fragment)
     builder = _TableBuilder()
     builder.feed(_STRAY.sub(lambda stray: html.escape(stray[0]), fragment))
