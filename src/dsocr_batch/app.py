@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import shutil
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -37,7 +38,8 @@ from dsocr_batch.errors import (
 )
 from dsocr_batch.machine import usable_cores
 from dsocr_batch.names import STATE_DIR, display_path
-from dsocr_batch.options import RunOptions
+from dsocr_batch.options import InputOptions, RunOptions
+from dsocr_batch.output.live import LiveFile
 from dsocr_batch.output.lock import ShardLock
 from dsocr_batch.output.paths import document_paths
 from dsocr_batch.output.settings import check_settings, claim_settings
@@ -47,6 +49,7 @@ from dsocr_batch.output.write import (
     remove_stale_temps,
     write_atomically,
 )
+from dsocr_batch.pipeline.census import LiveRun
 from dsocr_batch.pipeline.report import RunReport, printable_ignored, stage_shares
 from dsocr_batch.pipeline.reprocess import (
     Rebuild,
@@ -191,17 +194,36 @@ async def _run(
     check: Callable[[], None],
 ) -> Outcome:
     started_at = datetime.now(UTC)
+    shard = job.options.input
+    live = LiveFile(settings.output_dir, shard.shard_index, shard.num_shards)
+
+    def tick(snapshot: Snapshot) -> None:
+        on_tick(snapshot)
+        live.tell(_live_run(shard, snapshot))
+
     pipeline_run = Run(
-        settings, job.engine, job.documents, len(job.documents), on_tick=on_tick, check=check
+        settings, job.engine, job.documents, len(job.documents), on_tick=tick, check=check
     )
     on_ready(pipeline_run.stop)
     try:
-        await pipeline_run.execute()
+        with live:
+            await pipeline_run.execute()
     except DsocrError as error:
         with suppress(OutputNotWritable):  # it may be what ended the run
             _report(job, settings, started_at, pipeline_run.result, error)
         raise
     return _report(job, settings, started_at, pipeline_run.result, None)
+
+
+def _live_run(shard: InputOptions, snapshot: Snapshot) -> LiveRun:
+    return LiveRun(
+        written_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        num_shards=shard.num_shards,
+        shard_index=shard.shard_index,
+        snapshot=snapshot,
+    )
 
 
 def reprocess(output_dir: Path, *, on_document: Callable[[Reprocessed], None]) -> ExitStatus:

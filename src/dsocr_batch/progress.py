@@ -132,7 +132,7 @@ def progress_line(snapshot: Snapshot) -> Text:
         f"documents {documents_done}/{snapshot.documents_total}",
         f"pages {snapshot.pages_done} of about {snapshot.pages_expected:.0f}",
         f"{snapshot.pages_per_s:.2f} pages/s",
-        f"time left {_duration(snapshot.eta_s)}",
+        f"time left {duration(snapshot.eta_s)}",
         *(f"{state} {count}" for state, count in snapshot.pages.items() if state != PageState.OK),
         f"in flight {len(snapshot.in_flight)}",
     ]
@@ -164,7 +164,7 @@ def closing_table(outcome: Outcome) -> RenderableType:
     _add_rows(table, "pages", PageState, snapshot.pages, snapshot.pages_found)
     report = outcome.report
     rate = Text(
-        f"{snapshot.pages_done} pages in {_duration(report.wall_s)}: {report.pages_per_s:.2f} "
+        f"{snapshot.pages_done} pages in {duration(report.wall_s)}: {report.pages_per_s:.2f} "
         f"pages/s. Busy: rendering {report.shares.render_busy:.0%}, "
         f"engine {report.shares.engine_busy:.0%}."
     )
@@ -213,5 +213,6 @@ def _counters_line(snapshot: Snapshot) -> Text:
     return Text(" ".join(f"{name}={count}" for name, count in counts.items()), overflow="fold")
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """Return a time for people, such as ``1:02:03``."""
     return "unknown" if seconds is None else tqdm.format_interval(seconds)

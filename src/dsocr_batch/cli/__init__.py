@@ -12,6 +12,7 @@ from dsocr_batch import __version__
 from dsocr_batch.bench.commands import bench
 from dsocr_batch.cli.rebuild import postprocess, reprocess
 from dsocr_batch.cli.run import run
+from dsocr_batch.cli.status import failures, status
 from dsocr_batch.errors import DsocrError, ExitStatus
 from dsocr_batch.names import display_text
 from dsocr_batch.progress import SteadyConsole
@@ -28,6 +29,8 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 cli.command(no_args_is_help=True)(run)
+cli.command(no_args_is_help=True)(status)
+cli.command(no_args_is_help=True)(failures)
 cli.command()(postprocess)
 cli.command(no_args_is_help=True)(reprocess)
 cli.add_typer(bench, name="bench")

@@ -114,7 +114,7 @@ class Tally:
     def _describe(self, record: DocumentRecord) -> None:
         self.flags.update(flag for page in record.pages for flag in page.flags)
         self.counters.update(record.counters)
-        self.failures.extend(_failures(record))
+        self.failures.extend(failures_of(record))
 
     @property
     def has_failures(self) -> bool:
@@ -161,7 +161,8 @@ class Tally:
         )
 
 
-def _failures(record: DocumentRecord) -> Iterator[Failure]:
+def failures_of(record: DocumentRecord) -> Iterator[Failure]:
+    """Yield what of a document is failed or truncated."""
     path = record.source.path
     if record.state is DocumentState.FAILED and not record.pages:
         yield Failure(
