@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -16,15 +17,22 @@ from rich.console import Console
 from rich.table import Table
 
 from dsocr_batch.bench.feed import batch_order, document_order, measure, pipeline_order
+from dsocr_batch.bench.lengths import Profile
 from dsocr_batch.bench.simulated import Capacity
 from dsocr_batch.discover import Document, discover
 from dsocr_batch.machine import usable_cores
 from dsocr_batch.options import InputOptions
 
+if TYPE_CHECKING:
+    from dsocr_batch.bench.fleet import FleetRow
+
 bench = typer.Typer(help="Measure rendering, and how well an engine is fed.", no_args_is_help=True)
 
 GUNDAM_LONG_SIDE_PX = 1920
 """Three tiles of 640 px: the most that DeepSeek-OCR's Gundam mode uses of a portrait page."""
+
+SHARING_PAYS = 0.05
+"""Static shards that take longer than shared work by more than this are called worse."""
 
 InputDir = Annotated[
     Path | None,
@@ -106,3 +114,98 @@ def _print(rows: Sequence[Any], *, as_json: bool) -> None:
     for row in rows:
         table.add_row(*(str(getattr(row, name)) for name in names))
     Console().print(table)
+
+
+@bench.command("fleet")
+def bench_fleet(
+    *,
+    profile: Annotated[Profile, typer.Option(help="How long its documents are.")] = Profile.WEB,
+    mean_pages: Annotated[
+        float | None, typer.Option(min=1, help="Pages a document.", show_default="the profile's")
+    ] = None,
+    spread: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Standard deviation of the logarithm of a document's pages.",
+            show_default="the profile's",
+        ),
+    ] = None,
+    documents: Annotated[
+        list[int],
+        typer.Option(
+            default_factory=lambda: [1000, 10_000, 100_000, 1_000_000],
+            min=1,
+            help="Size of the corpus; repeatable.",
+            show_default="1000 to 1000000",
+        ),
+    ],
+    gpus: Annotated[
+        list[int],
+        typer.Option(
+            default_factory=lambda: [1, 8, 64, 256, 1024],
+            min=1,
+            help="Size of the fleet; repeatable.",
+            show_default="1 to 1024",
+        ),
+    ],
+    range_pages: Annotated[
+        list[int],
+        typer.Option(
+            default_factory=lambda: [64],
+            min=1,
+            help="Longest range of pages that is handed out; repeatable.",
+            show_default="64",
+        ),
+    ],
+    tokens_per_s: Annotated[
+        float, typer.Option(min=1, help="Output tokens a second of one GPU.")
+    ] = 2500,
+    start_s: Annotated[float, typer.Option(min=0, help="Start-up of the model.")] = 120,
+    reread_ms_per_page: Annotated[
+        float, typer.Option(min=0, help="Time to read and hash a file, for each of its pages.")
+    ] = 0.5,
+    straggler: Annotated[
+        float, typer.Option(min=0.01, max=1, help="Speed of one GPU, the others having 1.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Another corpus of the same kind.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Simulated fleets: how much longer than ideal static shards and shared work take.
+
+    The columns that end in "pct" say by how many percent a way to deal out the work takes longer
+    than work spread evenly over all GPUs.
+    """
+    from dsocr_batch.bench.fleet import Gpu, Handling, simulate  # noqa: PLC0415 (numpy)
+
+    lengths = profile.lengths
+    lengths = replace(
+        lengths,
+        mean_pages=lengths.mean_pages if mean_pages is None else mean_pages,
+        spread=lengths.spread if spread is None else spread,
+    )
+    rows = simulate(
+        lengths,
+        documents=documents,
+        gpus=gpus,
+        range_pages=range_pages,
+        gpu=Gpu(tokens_per_s=tokens_per_s, start_s=start_s),
+        handling=Handling(reread_s_per_page=reread_ms_per_page / 1000),
+        straggler=straggler,
+        seed=seed,
+    )
+    _print(rows, as_json=as_json)
+    if not as_json:
+        _print_where_sharing_pays(rows)
+
+
+def _print_where_sharing_pays(rows: Sequence[FleetRow]) -> None:
+    from dsocr_batch.bench.fleet import first_fleet_to_share  # noqa: PLC0415 (numpy)
+
+    for (count, pages), group in groupby(rows, lambda row: (row.documents, row.range_pages)):
+        fleet = first_fleet_to_share(list(group), SHARING_PAYS)
+        where = "on none of these fleets" if fleet is None else f"from {fleet:,} GPUs on"
+        typer.echo(
+            f"{count:,} documents: static shards take over {SHARING_PAYS:.0%} longer"
+            f" than shared ranges of {pages} pages {where}."
+        )
