@@ -136,6 +136,14 @@ def test_a_static_fleet_is_done_with_its_fullest_and_slowest_gpu() -> None:
     assert static_s(work, np.array([0, 1, 1]), np.array([0.5, 1])) == 8
 
 
+def test_equal_documents_spread_over_shards_as_chance_has_it() -> None:
+    # Of 64 normal variables the largest is expected 2.35 standard deviations above the mean.
+    ones = np.ones(12_800, np.int64)
+    corpora = [Corpus(pages=ones, tokens=np.ones(12_800), seed=seed) for seed in range(10)]
+    full = [np.bincount(frozen_shards(corpus, 64)).max() for corpus in corpora]
+    assert np.mean(full) / 200 - 1 == pytest.approx(2.35 * 200**-0.5, rel=0.15)
+
+
 def test_shared_work_goes_to_whoever_is_free() -> None:
     # GPU 0: 4 until 4, then 2 until 6. GPU 1: 3 until 3, then 2 until 5, then 2 until 7.
     assert shared_s(np.array([4.0, 3.0, 2.0, 2.0, 2.0]), np.ones(2), 0) == 7
@@ -239,3 +247,10 @@ def test_bench_fleet_says_from_where_on_sharing_pays() -> None:
     assert done.status == 0, done.stderr
     assert "2,000 documents: static shards take over 5% longer" in done.stdout
     assert "from 16 GPUs on" in done.stdout
+
+
+def test_the_table_of_a_large_corpus_fits_a_terminal() -> None:
+    done = run_cli("bench", "fleet", "--mean-pages", "5000", "--documents", "5000", "--gpus", "1")
+    assert done.status == 0, done.stderr
+    assert "documents" in done.stdout
+    assert "…" not in done.stdout

@@ -110,7 +110,7 @@ def _print(rows: Sequence[Any], *, as_json: bool) -> None:
         sys.stdout.buffer.write(msgspec.json.encode([asdict(row) for row in rows]) + b"\n")
         return
     names = [field.name for field in fields(rows[0])]
-    table = Table(*(name.replace("_", " ") for name in names))
+    table = Table(*(name.replace("_", "\n") for name in names))
     for row in rows:
         table.add_row(*(str(getattr(row, name)) for name in names))
     Console().print(table)

@@ -72,7 +72,7 @@ class Handling:
     reread_s_per_page: float = 0.0005
     """To read and hash the whole file, for each of its pages (0.53 MB a scan, 1.1 GB/s)."""
     dispatch_s: float = 1 / 3000
-    """The driver's time for one call and its answer; one driver serves the whole fleet."""
+    """The driver's time for one call and its answer; one driver serves the whole fleet (Ray)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
