@@ -156,7 +156,7 @@ def test_another_model_is_refused_whatever_else_is_there(tmp_path: Path, config:
     "model", ["", "ocr", "a/b/c", "a/../b", "-a/b", "a/b.", "a/b.git", "a b/c", "a/b\n", "é/b"]
 )
 def test_what_is_no_folder_and_no_name_on_the_hub_is_a_wrong_option(model: str) -> None:
-    with pytest.raises(UsageError, match="neither a folder here nor a name on the Hub"):
+    with pytest.raises(UsageError, match="not the name of a model on the Hub"):
         find_weights(model)
 
 

@@ -89,8 +89,8 @@ def parse_hub_model(text: str, revision: str | None = None) -> HubModel:
         raise UsageError(f"the model {text!r} names a revision, and --revision {revision!r} too")
     if not _HUB_NAME.fullmatch(name):
         raise UsageError(
-            f"the model {display_text(text)!r} is neither a folder here nor a name on the Hub, "
-            f"as {DEFAULT_MODEL} is"
+            f"{display_text(text)!r} is not the name of a model on the Hub, as {DEFAULT_MODEL} "
+            "is, nor a folder of weights"
         )
     default = DEFAULT_REVISION if name == DEFAULT_MODEL else "main"
     return HubModel(name=name, revision=(own_revision if at else revision) or default)
@@ -124,17 +124,28 @@ def find_weights(
         return _describe(folder)
     if model.startswith((".", "~", os.sep)):
         raise EngineUnusable(f"there is no folder {display_path(folder)}")
-    hub_model = parse_hub_model(model, revision)
-    cached = _cached_snapshot(hub_model)
-    remedy = f"Get it with `{hub_model.download_command}`."
-    if cached is None:
+    return find_cached(parse_hub_model(model, revision), need_weights=need_weights)
+
+
+def find_cached(model: HubModel, *, need_weights: bool = True) -> Weights:
+    """Return where the Hub's cache on this machine has a model, after a look at its files.
+
+    Raises:
+        EngineUnusable: as ``find_weights``.
+    """
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 (takes 0.2 s)
+
+    remedy = f"Get it with `{model.download_command}`."
+    config = try_to_load_from_cache(model.name, CONFIG, revision=model.revision)
+    if not isinstance(config, str):
         raise EngineUnusable(
-            f"{hub_model.name} at revision {display_text(hub_model.revision)} is not on this "
-            f"machine. {remedy} Without a network here: fetch it elsewhere with --dir, copy the "
-            "folder, and say --model FOLDER."
+            f"{model.name} at revision {display_text(model.revision)} is not on this machine. "
+            f"{remedy} Without a network here: fetch it elsewhere with --dir, copy the folder, "
+            "and say --model FOLDER."
         )
-    check_folder(cached, remedy, need_weights=need_weights)
-    return Weights(path=cached, model=hub_model.name, revision=cached.name)
+    folder = Path(config).parent
+    check_folder(folder, remedy, need_weights=need_weights)
+    return Weights(path=folder, model=model.name, revision=folder.name)
 
 
 def check_folder(folder: Path, remedy: str, *, need_weights: bool = True) -> None:
@@ -260,14 +271,6 @@ def _decode(data: bytes, type_: type[_T], path: Path) -> _T:
         return msgspec.json.decode(data, type=type_)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _Flaw(f"{display_path(path)} is damaged: {display_text(str(error))}.") from error
-
-
-def _cached_snapshot(model: HubModel) -> Path | None:
-    """Return the folder of the Hub's cache that holds a model at a revision."""
-    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 (takes 0.2 s)
-
-    config = try_to_load_from_cache(model.name, CONFIG, revision=model.revision)
-    return Path(config).parent if isinstance(config, str) else None
 
 
 def _describe(folder: Path) -> Weights:
