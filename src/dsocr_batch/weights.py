@@ -281,4 +281,4 @@ def _describe(folder: Path) -> Weights:
         name = repository.removeprefix("models--").replace("--", "/")
         return Weights(path=folder, model=name, revision=resolved.name)
     digest = hashlib.sha256((folder / CONFIG).read_bytes()).hexdigest()
-    return Weights(path=folder, model=resolved.name, revision=f"config-{digest[:12]}")
+    return Weights(path=folder, model=display_path(resolved.name), revision=f"config-{digest[:12]}")

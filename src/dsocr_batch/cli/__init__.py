@@ -10,6 +10,7 @@ import typer
 
 from dsocr_batch import __version__
 from dsocr_batch.bench.commands import bench
+from dsocr_batch.cli.doctor import doctor
 from dsocr_batch.cli.download import download
 from dsocr_batch.cli.rebuild import postprocess, reprocess
 from dsocr_batch.cli.run import run
@@ -35,6 +36,7 @@ cli.command(no_args_is_help=True)(failures)
 cli.command()(postprocess)
 cli.command(no_args_is_help=True)(reprocess)
 cli.command()(download)
+cli.command()(doctor)
 cli.add_typer(bench, name="bench")
 
 

@@ -1,0 +1,1 @@
+"""Whether a run could start on this machine, and what would be in its way."""
