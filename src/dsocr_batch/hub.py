@@ -47,6 +47,9 @@ repository's own Python is never run (``trust_remote_code`` stays false)."""
 
 _NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_SLOW_BYTES = 1 << 30
+"""A second or so of sha256: long enough to say what is being done."""
+
 _GO_ON = "What is fetched is kept: the same command goes on from there."
 _ELSEWHERE = (
     "Where there is no network at all: run `dsocr-batch download --dir FOLDER` on a machine that "
@@ -205,7 +208,8 @@ def _is_intact(file: _File) -> bool:
 
 def _digest(path: Path, file: _File) -> str:
     """Return the checksum of the file at ``path``, of the kind that the Hub has of ``file``."""
-    log.debug("comparing the checksum of %s", file.name)
+    if file.size_bytes >= _SLOW_BYTES:
+        log.info("comparing the checksum of %s", file.name)
     with path.open("rb") as content:
         if len(file.digest) == 64:
             return hashlib.file_digest(content, "sha256").hexdigest()

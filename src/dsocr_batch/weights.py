@@ -23,7 +23,7 @@ from dsocr_batch.names import display_path, display_text
 DEFAULT_MODEL = "deepseek-ai/DeepSeek-OCR"
 
 DEFAULT_REVISION = "9f30c71f441d010e5429c532364a86705536c53a"
-"""The newest commit of that repository on the Hub, of 4 November 2025 (NOTES.md, "Weights")."""
+"""The newest commit of that repository on the Hub, of November 2025 (NOTES.md, "Weights")."""
 
 ARCHITECTURE = "DeepseekOCRForCausalLM"
 CONFIG = "config.json"
