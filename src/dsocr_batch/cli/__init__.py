@@ -12,6 +12,7 @@ from dsocr_batch import __version__
 from dsocr_batch.bench.commands import bench
 from dsocr_batch.cli.doctor import doctor
 from dsocr_batch.cli.download import download
+from dsocr_batch.cli.launch import TAKES_RUN_OPTIONS, launch
 from dsocr_batch.cli.rebuild import postprocess, reprocess
 from dsocr_batch.cli.run import run
 from dsocr_batch.cli.status import failures, status
@@ -31,6 +32,7 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 cli.command(no_args_is_help=True)(run)
+cli.command(no_args_is_help=True, context_settings=TAKES_RUN_OPTIONS)(launch)
 cli.command(no_args_is_help=True)(status)
 cli.command(no_args_is_help=True)(failures)
 cli.command()(postprocess)

@@ -445,3 +445,11 @@ ContentDebug = Annotated[
         rich_help_panel=LOGGING,
     ),
 ]
+NoProgress = Annotated[
+    bool,
+    typer.Option(
+        "--no-progress",
+        help="No progress and no closing table: the log only.",
+        rich_help_panel=LOGGING,
+    ),
+]

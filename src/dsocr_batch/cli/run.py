@@ -16,6 +16,7 @@ from dsocr_batch import __version__, app
 from dsocr_batch.cli import arguments
 from dsocr_batch.cli.logs import LogLevel, protect_stdout, set_up_logging
 from dsocr_batch.errors import ExitStatus, UsageError
+from dsocr_batch.launch import end_with_launcher
 from dsocr_batch.names import display_path
 from dsocr_batch.options import (
     DEFAULT_DPI,
@@ -101,6 +102,7 @@ def run(
     log_level: arguments.LogLevel = LogLevel.INFO,
     log_file: arguments.LogFile = None,
     content_debug: arguments.ContentDebug = False,
+    no_progress: arguments.NoProgress = False,
 ) -> None:
     """Read a corpus: one markdown file and one .json record for each PDF or image.
 
@@ -120,6 +122,7 @@ def run(
     `timeout 300 dsocr-batch run --input-dir scans --max-pages 2`
     """
     del config, skip_existing
+    end_with_launcher()
     console = SteadyConsole(stderr=True)
     set_up_logging(console, log_level, log_file)
     options = RunOptions(
@@ -134,7 +137,7 @@ def run(
             passwords=() if password_file is None else read_passwords(password_file),
         ),
         output=OutputOptions(
-            output_dir=_output_dir(output_dir, input_dir, mode),
+            output_dir=output_dir_of(output_dir, input_dir, mode),
             overwrite=overwrite,
             allow_mixed=allow_mixed,
             retry_failed=retry_failed,
@@ -193,7 +196,7 @@ def run(
     if dry_run:
         _print_plan(job, stdout, console)
         return
-    raise typer.Exit(_run(job, console))
+    raise typer.Exit(_run(job, SteadyConsole(stderr=True, quiet=True) if no_progress else console))
 
 
 def _given(values: list[str] | None) -> tuple[str, ...] | None:
@@ -301,7 +304,8 @@ def _effective_options(job: app.Job) -> str:
     )
 
 
-def _output_dir(output_dir: Path | None, input_dir: Path | None, mode: Mode) -> Path:
+def output_dir_of(output_dir: Path | None, input_dir: Path | None, mode: Mode) -> Path:
+    """Return where results go, told or not."""
     if output_dir is not None:
         return output_dir
     if input_dir is None:

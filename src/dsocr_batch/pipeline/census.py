@@ -121,7 +121,7 @@ def take_census(
             flags.update(flag for page in record.pages for flag in page.flags)
         on_document(count)
     runs = _ended_runs(output_dir)
-    live = _live_runs(output_dir)
+    live = live_runs(output_dir)
     num_shards, totals = _shard_totals(runs, live)
     return Census(
         documents=documents,
@@ -171,7 +171,15 @@ def _ended_runs(output_dir: Path) -> Sequence[EndedRun]:
     return [run for path in reports if (run := _read(path, EndedRun)) is not None]
 
 
-def _live_runs(output_dir: Path) -> tuple[LiveRun, ...]:
+def report_of(output_dir: Path, pid: int) -> EndedRun | None:
+    """Return the report of the newest run that had this process id; None if there is none."""
+    reports = (output_dir / STATE_DIR / "runs").glob(f"*-{pid}.json")
+    newest = max(reports, default=None)
+    return None if newest is None else _read(newest, EndedRun)
+
+
+def live_runs(output_dir: Path) -> tuple[LiveRun, ...]:
+    """Return the runs that are at work on an output directory."""
     now = datetime.now(UTC)
     runs = (_read(path, LiveRun) for path in sorted(live_folder(output_dir).glob("*.json")))
     return tuple(
