@@ -65,6 +65,8 @@ def test_nothing_to_read_is_status_2_and_teaches(tmp_path: Path) -> None:
         (["--engine", "rapidocr", "--engine-arg", "seed=1"], "--engine-arg"),
         (["--engine", "rapidocr", "--retry-large"], "--retry-large"),
         (["--retry-label", "table"], "--retry-large"),
+        (["--shard-from", "slurm"], "SLURM_ARRAY"),
+        (["--shard-from", "auto", "--num-shards", "2"], "--num-shards"),
         (["--retry-large-cap", "3"], "--retry-large"),
         (["--retry-large", "--retry-label", "title"], "--mode grounded"),
         (["--roi-second-pass"], "--mode grounded"),

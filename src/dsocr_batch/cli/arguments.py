@@ -13,6 +13,7 @@ from dsocr_batch.names import display_path
 from dsocr_batch.options import RoiOptions, parse_config
 from dsocr_batch.profiles import VisionMode as _VisionMode
 from dsocr_batch.records import Mode as _Mode
+from dsocr_batch.scheduler import ShardFrom as _ShardFrom
 
 INPUT, OUTPUT, READING, AGAIN, ENGINES, SHARDS, LIMITS, LOGGING = (
     "What to read",
@@ -393,10 +394,24 @@ EngineArg = Annotated[
     ),
 ]
 NumShards = Annotated[
-    int, typer.Option(help="Into how many shards the corpus is cut.", rich_help_panel=SHARDS)
+    int | None,
+    typer.Option(
+        help="Into how many shards the corpus is cut.", show_default="1", rich_help_panel=SHARDS
+    ),
 ]
 ShardIndex = Annotated[
-    int, typer.Option(help="Which of them this run reads, from 0.", rich_help_panel=SHARDS)
+    int | None,
+    typer.Option(
+        help="Which of them this run reads, from 0.", show_default="0", rich_help_panel=SHARDS
+    ),
+]
+ShardFrom = Annotated[
+    _ShardFrom | None,
+    typer.Option(
+        help="Take both from what the scheduler sets in the environment; auto finds out which one "
+        "it is, and reads everything where there is none.",
+        rich_help_panel=SHARDS,
+    ),
 ]
 PageTimeout = Annotated[
     float,

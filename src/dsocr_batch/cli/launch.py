@@ -26,7 +26,7 @@ from dsocr_batch.records import PageState
 
 REFRESH_S = 1.0
 TAKES_RUN_OPTIONS = {"allow_extra_args": True, "ignore_unknown_options": True}
-_OURS = ("num_shards", "shard_index")
+_OURS = ("num_shards", "shard_index", "shard_from")
 
 
 def launch(

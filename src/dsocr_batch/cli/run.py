@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +35,8 @@ from dsocr_batch.options import (
 from dsocr_batch.pipeline.run import StopReason
 from dsocr_batch.progress import SteadyConsole, closing_table, progress_view
 from dsocr_batch.records import Mode
+from dsocr_batch.scheduler import ShardFrom, ShardIdentity
+from dsocr_batch.scheduler import shard_from as shard_from_environment
 
 log = logging.getLogger("dsocr_batch")
 
@@ -92,8 +95,9 @@ def run(
     tensor_parallel_size: arguments.TensorParallelSize = None,
     mm_encoder_tp_mode: arguments.MmEncoderTpMode = None,
     engine_arg: arguments.EngineArg = None,
-    num_shards: arguments.NumShards = 1,
-    shard_index: arguments.ShardIndex = 0,
+    num_shards: arguments.NumShards = None,
+    shard_index: arguments.ShardIndex = None,
+    shard_from: arguments.ShardFrom = None,
     page_timeout: arguments.PageTimeout = DEFAULT_LIMITS.page_timeout_s,
     engine_timeout: arguments.EngineTimeout = DEFAULT_LIMITS.engine_timeout_s,
     max_runtime: arguments.MaxRuntime = None,
@@ -125,6 +129,7 @@ def run(
     end_with_launcher()
     console = SteadyConsole(stderr=True)
     set_up_logging(console, log_level, log_file)
+    shard = _shard(num_shards, shard_index, shard_from)
     options = RunOptions(
         input=InputOptions(
             input_dir=input_dir,
@@ -132,8 +137,8 @@ def run(
             input_list=input_list,
             recursive=recursive,
             limit_docs=limit_docs,
-            num_shards=num_shards,
-            shard_index=shard_index,
+            num_shards=shard.num_shards,
+            shard_index=shard.shard_index,
             passwords=() if password_file is None else read_passwords(password_file),
         ),
         output=OutputOptions(
@@ -197,6 +202,22 @@ def run(
         _print_plan(job, stdout, console)
         return
     raise typer.Exit(_run(job, SteadyConsole(stderr=True, quiet=True) if no_progress else console))
+
+
+def _shard(
+    num_shards: int | None, shard_index: int | None, source: ShardFrom | None
+) -> ShardIdentity:
+    """Return the shard that the options name, or the scheduler."""
+    told = ShardIdentity(
+        shard_index=shard_index or 0, num_shards=1 if num_shards is None else num_shards
+    )
+    if source is None:
+        return told
+    if num_shards is not None or shard_index is not None:
+        raise UsageError(
+            "--shard-from does not go with --num-shards and --shard-index: say one or the others"
+        )
+    return shard_from_environment(source, os.environ) or told
 
 
 def _given(values: list[str] | None) -> tuple[str, ...] | None:
