@@ -11,7 +11,7 @@ FAULTS ?= 300
 SEED ?= 0
 FUZZ_SECONDS ?= 60
 
-.PHONY: help install check test test-faults fuzz soak demo smoke eval-cer eval-post bench-post golden format clean
+.PHONY: help install check test test-faults fuzz soak demo smoke eval-cer eval-post eval-loops bench-post golden format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ eval-cer: $(STAMP)  ## character error rate of the CPU engine against ground tru
 
 eval-post: $(STAMP)  ## what post-processing keeps of real model output, against its floors
 	$(BIN)/python scripts/eval_postprocess.py
+
+eval-loops: $(STAMP)  ## how well loops are found while pages are written, against its floors
+	$(BIN)/python scripts/eval_loops.py
 
 bench-post: $(STAMP)  ## speed of post-processing, and that its time grows in a straight line
 	$(BIN)/python scripts/bench_post.py --adversarial
