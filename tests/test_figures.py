@@ -18,7 +18,7 @@ from PIL import Image
 
 from command import read, run_cli, running, wait_until
 from documents import write_pdf
-from dsocr_batch.pipeline.illustrate import FIGURE_PADDING, padded
+from dsocr_batch.pipeline.roi import MARGIN, padded
 from dsocr_batch.postprocess.figures import figure_link, link_figures
 from dsocr_batch.postprocess.page import process_page
 from dsocr_batch.records import Mode, scaled_box
@@ -224,7 +224,7 @@ def test_pictures_of_picture_documents_and_of_turned_pages_are_where_the_page_sh
 def test_a_box_on_the_grid_covers_the_page_up_to_its_edges() -> None:
     assert scaled_box((0, 0, 999, 999), 1191, 1684) == (0, 0, 1191, 1684)
     assert scaled_box((333, 666, 999, 999), 300, 400) == pytest.approx((100, 800 / 3, 300, 400))
-    assert padded((0, 3, 999, 500)) == (0, 0, 999, 500 + FIGURE_PADDING)
+    assert padded((0, 3, 999, 500)) == (0, 0, 999, 500 + MARGIN)
 
 
 def texts(raw: str) -> tuple[str, str, list[str]]:

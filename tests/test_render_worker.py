@@ -22,6 +22,8 @@ def render(path: Path, source: dict[str, Any], page_index: int) -> dict[str, Any
         "page_index": page_index,
         "dpi": 72,
         "spec": {"form": "rgb", "max_side_px": 500, "vision_mode": None},
+        "box": None,
+        "quarter_turns": 0,
         "slot_fd": os.memfd_create("slot"),
         "save_png": None,
     }

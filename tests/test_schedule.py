@@ -3,17 +3,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dsocr_batch.discover import Document
 from dsocr_batch.output.journal import Journal
 from dsocr_batch.output.paths import document_paths
-from dsocr_batch.pipeline.document import OpenJob
+from dsocr_batch.pipeline.document import OpenJob, ReadTask
+from dsocr_batch.pipeline.retry import RetryBudget
 from dsocr_batch.pipeline.schedule import TURN_PAGES, Schedule
 from dsocr_batch.records import JournalHeader, Source
 
-Turn = Document | tuple[OpenJob, list[int]] | None
+Work = Document | ReadTask | None
 
 
 def document(name: str) -> Document:
@@ -34,62 +36,69 @@ def opened(tmp_path: Path, name: str, page_count: int) -> OpenJob:
         journal=journal,
         entries={},
         pending=deque(range(page_count)),
+        retry_budget=RetryBudget(range(page_count), None),
     )
 
 
-def soon(coroutine: Coroutine[Any, Any, Turn]) -> Turn:
+def soon(coroutine: Coroutine[Any, Any, Work]) -> Work:
     """Return what is handed out without waiting."""
     return asyncio.run(asyncio.wait_for(coroutine, timeout=1))
 
 
-def pages_of(turn: Turn) -> tuple[str, list[int]]:
-    assert isinstance(turn, tuple)
-    job, pages = turn
-    return job.document.relative, pages
+def handed_out(schedule: Schedule, count: int, worker: int = 0) -> list[tuple[str, int]]:
+    """Return document and page of what a worker gets next."""
+    tasks = [soon(schedule.next_work(worker)) for _ in range(count)]
+    assert all(isinstance(task, ReadTask) for task in tasks)
+    return [
+        (task.job.document.relative, task.page_index)
+        for task in tasks
+        if isinstance(task, ReadTask)
+    ]
 
 
 def test_a_long_document_takes_turns_with_short_ones(tmp_path: Path) -> None:
     schedule = Schedule([], workers=1)
-    long, short = opened(tmp_path, "long.pdf", 40), opened(tmp_path, "short.pdf", 2)
-    schedule.opened(long)
-    schedule.opened(short)
-    turns = [pages_of(soon(schedule.next_turn())) for _ in range(4)]
-    assert [(name, len(pages)) for name, pages in turns] == [
-        ("long.pdf", TURN_PAGES),
-        ("short.pdf", 2),
-        ("long.pdf", TURN_PAGES),
-        ("long.pdf", 8),
-    ]
-    assert [page for name, pages in turns for page in pages if name == "long.pdf"] == list(
-        range(40)
-    )
+    schedule.opened(opened(tmp_path, "long.pdf", 40))
+    schedule.opened(opened(tmp_path, "short.pdf", 2))
+    pages = handed_out(schedule, 42)
+    assert pages[:TURN_PAGES] == [("long.pdf", page) for page in range(TURN_PAGES)]
+    assert pages[TURN_PAGES : TURN_PAGES + 2] == [("short.pdf", 0), ("short.pdf", 1)]
+    assert [page for name, page in pages if name == "long.pdf"] == list(range(40))
 
 
 def test_all_workers_share_the_last_document(tmp_path: Path) -> None:
     schedule = Schedule([], workers=4)
     schedule.opened(opened(tmp_path, "last.pdf", 20))
-    sizes = [len(pages_of(soon(schedule.next_turn()))[1]) for _ in range(4)]
-    assert max(sizes) <= 5
+    firsts = [handed_out(schedule, 1, worker)[0][1] for worker in range(4)]
+    assert firsts == [0, 5, 9, 12], "each takes its share of what is left"
+
+
+def test_a_worker_stays_with_its_turn_while_others_take_theirs(tmp_path: Path) -> None:
+    schedule = Schedule([], workers=2)
+    schedule.opened(opened(tmp_path, "a.pdf", 4))
+    schedule.opened(opened(tmp_path, "b.pdf", 4))
+    assert handed_out(schedule, 1, worker=0) == [("a.pdf", 0)]
+    assert handed_out(schedule, 2, worker=1) == [("b.pdf", 0), ("b.pdf", 1)]
+    assert handed_out(schedule, 1, worker=0) == [("a.pdf", 1)]
 
 
 def test_documents_are_opened_only_as_fast_as_workers_need_them(tmp_path: Path) -> None:
     names = iter([document(f"{number}.pdf") for number in range(100)])
     schedule = Schedule(names, workers=2)
-    handed_out = 0
-    while isinstance(turn := soon(schedule.next_turn()), Document):
-        handed_out += 1
-        schedule.opened(opened(tmp_path, turn.relative, 5))
-    assert handed_out == 4
+    count = 0
+    while isinstance(work := soon(schedule.next_work(0)), Document):
+        count += 1
+        schedule.opened(opened(tmp_path, work.relative, 5))
+    assert count == 4
 
 
 def test_the_end_comes_only_when_every_document_is_settled(tmp_path: Path) -> None:
-    async def scenario() -> Turn:
+    async def scenario() -> Work:
         schedule = Schedule([document("a.pdf")], workers=2)
-        assert isinstance(await schedule.next_turn(), Document)
-        job = opened(tmp_path, "a.pdf", 1)
-        schedule.opened(job)
-        await schedule.next_turn()
-        other_worker = asyncio.create_task(schedule.next_turn())
+        assert isinstance(await schedule.next_work(0), Document)
+        schedule.opened(opened(tmp_path, "a.pdf", 1))
+        await schedule.next_work(0)
+        other_worker = asyncio.create_task(schedule.next_work(1))
         await asyncio.sleep(0.01)
         assert not other_worker.done(), "the page may come back, the engine may yet be lost"
         schedule.settled()
@@ -98,25 +107,49 @@ def test_the_end_comes_only_when_every_document_is_settled(tmp_path: Path) -> No
     assert asyncio.run(scenario()) is None
 
 
-def test_a_page_that_comes_back_is_handed_out_again(tmp_path: Path) -> None:
-    async def scenario() -> Turn:
+def test_what_a_begun_page_needs_comes_before_pages_that_are_not_begun(tmp_path: Path) -> None:
+    schedule = Schedule([], workers=1)
+    first, second = opened(tmp_path, "a.pdf", 9), opened(tmp_path, "b.pdf", 9)
+    schedule.opened(first)
+    schedule.opened(second)
+    assert handed_out(schedule, 2) == [("a.pdf", 0), ("a.pdf", 1)]
+    schedule.add(ReadTask(job=second, page_index=7))
+    schedule.add(ReadTask(job=first, page_index=0, region=3))
+    assert handed_out(schedule, 3) == [("b.pdf", 7), ("a.pdf", 0), ("a.pdf", 2)]
+
+
+def test_a_task_that_comes_back_wakes_a_worker_that_waits(tmp_path: Path) -> None:
+    async def scenario() -> Work:
         schedule = Schedule([document("a.pdf")], workers=1)
-        await schedule.next_turn()
-        job = opened(tmp_path, "a.pdf", 1)
-        schedule.opened(job)
-        await schedule.next_turn()
-        waiting = asyncio.create_task(schedule.next_turn())
+        await schedule.next_work(0)
+        schedule.opened(opened(tmp_path, "a.pdf", 1))
+        task = await schedule.next_work(0)
+        assert isinstance(task, ReadTask)
+        waiting = asyncio.create_task(schedule.next_work(0))
         await asyncio.sleep(0.01)
-        job.put_back(0)
-        schedule.page_returned(job)
+        schedule.add(replace(task, deaths=1))
         return await waiting
 
-    assert pages_of(asyncio.run(scenario())) == ("a.pdf", [0])
+    work = asyncio.run(scenario())
+    assert isinstance(work, ReadTask)
+    assert work.is_suspect
+
+
+def test_suspects_go_out_one_at_a_time_and_hold_up_nobody_else(tmp_path: Path) -> None:
+    schedule = Schedule([], workers=1)
+    job = opened(tmp_path, "a.pdf", 9)
+    schedule.opened(job)
+    (task,) = job.take(1)
+    for page_index in (6, 7, 8):
+        schedule.add(replace(task, page_index=page_index, deaths=1))
+    assert handed_out(schedule, 4) == [("a.pdf", 6), ("a.pdf", 1), ("a.pdf", 2), ("a.pdf", 3)]
+    schedule.cleared()
+    assert handed_out(schedule, 2) == [("a.pdf", 7), ("a.pdf", 4)]
 
 
 def test_a_stopped_schedule_hands_out_nothing_and_still_has_work(tmp_path: Path) -> None:
     schedule = Schedule([document("a.pdf")], workers=1)
     schedule.opened(opened(tmp_path, "b.pdf", 3))
     schedule.stop()
-    assert soon(schedule.next_turn()) is None
+    assert soon(schedule.next_work(0)) is None
     assert schedule.has_work

@@ -9,7 +9,7 @@ import resource
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -58,9 +58,13 @@ from dsocr_batch.pipeline.reprocess import (
     reprocess_document,
 )
 from dsocr_batch.pipeline.resume import plan_document
+from dsocr_batch.pipeline.retry import LargeLadder
+from dsocr_batch.pipeline.roi import RegionChoice
 from dsocr_batch.pipeline.run import Run, RunResult, StopReason
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.pipeline.tally import Snapshot
+from dsocr_batch.postprocess.grounding import LABELS, base_label
+from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import Extra
 from dsocr_batch.shard import shard_of
 
@@ -106,7 +110,9 @@ def prepare(options: RunOptions) -> Job:
             f"{display_path(output_dir)} is a file: name a directory with --output-dir; "
             "it need not exist"
         )
+    _refuse_unknown_labels(options)
     engine = _engine(options)
+    _refuse_same_again(options, engine)
     discovered = discover(options.input, output_dir)
     refuse_collisions(discovered.documents, options.mode)
     shard = options.input
@@ -289,14 +295,66 @@ def _engine(options: RunOptions) -> Engine:
     return load_engine(name)(options.engine)
 
 
+def _refuse_unknown_labels(options: RunOptions) -> None:
+    """Refuse labels that no page can have: a slip would read every page twice, or nothing."""
+    asked = {
+        "--retry-label": options.retry.labels if options.retry else (),
+        "--roi-label": options.roi.labels if options.roi else (),
+    }
+    for flag, labels in asked.items():
+        for label in labels:
+            if label not in LABELS:
+                raise UsageError(f"{flag} {label!r}: the labels are {', '.join(LABELS)}")
+
+
+def _refuse_same_again(options: RunOptions, engine: Engine) -> None:
+    if options.retry is not None and engine.vision_mode is VisionMode.LARGE:
+        raise UsageError(
+            "--retry-large reads a page again in the mode large, and --vision-mode is large "
+            "already: it would see the same. Leave one of them out."
+        )
+
+
 def _text_settings(options: RunOptions, engine: Engine) -> dict[str, Any]:
-    """Return everything that can change the text of a page, for the settings digest."""
-    return {
+    """Return everything that can change the text of a page, for the settings digest.
+
+    What is not asked for is not named, so that an option that comes new changes no digest.
+    """
+    settings: dict[str, Any] = {
         "mode": options.mode.value,
         "prompt": options.engine.effective_prompt(options.mode),
         "dpi": options.dpi,
         **asdict(engine.identity),
     }
+    if options.retry is not None:
+        labels = sorted(_base_labels(options.retry.labels))
+        settings["retry_large"] = {"labels": labels, "cap": options.retry.cap}
+    if options.roi is not None:
+        settings["roi"] = {
+            "labels": sorted(_base_labels(options.roi.labels)),
+            "min_area": options.roi.min_area,
+            "prompt": options.roi.prompt,
+        }
+    return settings
+
+
+def _base_labels(labels: Iterable[str]) -> frozenset[str]:
+    return frozenset(map(base_label, labels))
+
+
+def _reading_again(options: RunOptions) -> dict[str, Any]:
+    """Return what the pipeline is told of retries and regions."""
+    told: dict[str, Any] = {}
+    if options.retry is not None:
+        labels = _base_labels(options.retry.labels)
+        told["ladder"] = LargeLadder(labels=labels, mode=options.mode)
+        told["retry_cap"] = options.retry.cap
+    if options.roi is not None:
+        told["regions"] = RegionChoice(
+            labels=_base_labels(options.roi.labels), min_area=options.roi.min_area
+        )
+        told["region_prompt"] = options.roi.prompt
+    return told
 
 
 def _extras(options: RunOptions) -> frozenset[Extra]:
@@ -305,6 +363,7 @@ def _extras(options: RunOptions) -> frozenset[Extra]:
         Extra.FIGURES: options.engine.save_figures,
         Extra.LAYOUT: options.output.save_layout,
         Extra.MERGED_TABLES: options.output.merge_tables,
+        Extra.MERGED_REGIONS: options.roi is not None and options.roi.merge,
     }
     return frozenset(extra for extra, is_asked in asked.items() if is_asked)
 
@@ -318,6 +377,7 @@ def _pipeline_settings(job: Job, superseded: frozenset[str]) -> PipelineSettings
         prompt=options.engine.effective_prompt(options.mode),
         dpi=options.dpi,
         pages=options.pages,
+        **_reading_again(options),
         passwords=options.input.passwords,
         text_settings=job.text_settings,
         superseded=superseded,

@@ -35,6 +35,8 @@ _FLAG_MEANING = {
     Flag.NO_TEXT: "the page is not blank, but nothing was read on it: a picture, or a miss",
     Flag.ROTATED: "read after turning the page",
     Flag.TABLE_MENDED: "a broken table was repaired",
+    Flag.RETRIED: "read more than once, the better reading was kept",
+    Flag.REGIONS_LEFT_OUT: "it has more regions than are read a second time; the largest were",
     Flag.TABLE_CONTINUED: "its first rows stand at the end of an earlier page's table",
 }
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from dsocr_batch.profiles import VisionMode
+
 SCHEMA_VERSION = 1
 
 
@@ -89,6 +91,10 @@ class Flag(StrEnum):
     TABLE_MENDED = "table_mended"
     TABLE_CONTINUED = "table_continued"
     """The page begins with rows that stand at the end of an earlier page's table."""
+    RETRIED = "retried"
+    """The page was read more than once; its attempts tell which reading made the text."""
+    REGIONS_LEFT_OUT = "regions_left_out"
+    """The page has more regions than are read a second time; the largest were."""
 
 
 class Extra(StrEnum):
@@ -100,6 +106,8 @@ class Extra(StrEnum):
     """The original pages with labelled boxes over them, as a PDF."""
     MERGED_TABLES = "merged_tables"
     """Tables that go on across pages are one table in the markdown."""
+    MERGED_REGIONS = "merged_regions"
+    """Where the second reading of a region is the better one, it is in the markdown."""
 
 
 class FinishReason(StrEnum):
@@ -115,6 +123,14 @@ Box = tuple[int, int, int, int]
 
 GRID_MAX = 999
 """Boxes lie on a 0-999 grid of the page (DeepSeek-OCR, ``run_dpsk_ocr_pdf.py``)."""
+
+
+def turned_back(box: Box, quarter_turns: int) -> Box:
+    """Return a box on the page as displayed, given one on the page turned clockwise."""
+    for _ in range(quarter_turns % 4):
+        x1, y1, x2, y2 = box
+        box = (y1, GRID_MAX - x2, y2, GRID_MAX - x1)
+    return box
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,15 +156,60 @@ def scaled_box(box: Box, width: float, height: float) -> tuple[float, float, flo
     )
 
 
+class RetryReason(StrEnum):
+    """Why a page was read again; append only."""
+
+    LOOPED = "looped"
+    CUT_OFF = "cut_off"
+    NO_REQUIRED_LABEL = "no_required_label"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One reading of a page by the engine; the last one that is ``chosen`` made the text."""
+    """One reading of a page; the one that is ``chosen`` made the text."""
 
     finish_reason: FinishReason | None
     output_tokens: int
     engine_s: float
     chosen: bool = True
     error: str | None = None
+    """Why there is no text: the engine failed, or, of a retry, the renderer."""
+    vision_mode: VisionMode | None = None
+    """None for an engine without vision modes."""
+    dpi: float | None = None
+    """Effective resolution of the rendering that was read."""
+    quarter_turns: int = 0
+    """The rendering was turned clockwise so often before it was read."""
+    temperature: float = 0.0
+    retry_reason: RetryReason | None = None
+    """Why this attempt was made; None for the first one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionReading:
+    """A region of a page that was rendered once more, larger, and read by itself."""
+
+    number: int
+    """Counts from 1, in reading order."""
+    label: str
+    box: Box
+    """As the page's own reading has it; a small margin around it was read too."""
+    state: PageState
+    """``ok``, ``truncated`` or ``failed``; ``blank``: there is nothing to read in it."""
+    error: str | None = None
+    """Why it is failed or truncated."""
+    finish_reason: FinishReason | None = None
+    output_tokens: int = 0
+    dpi: float | None = None
+    """Effective resolution of the rendering that was read."""
+    text_file: str | None = None
+    """What was read, as markdown; relative to the record's own folder, as in ``outputs``."""
+    image_file: str | None = None
+    """The picture that was read, as PNG."""
+    merged: bool = False
+    """Its text is in the document, in place of ``original``."""
+    original: str | None = None
+    """What the page's own reading said there, as markdown; only where it was replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,11 +242,19 @@ class PageRecord:
     width_px: int | None = None
     height_px: int | None = None
     dpi: float | None = None
-    """Effective resolution: ``width_px / width_pt * 72``."""
+    """Effective resolution: ``width_px / width_pt * 72``. This and the size in pixels are of the
+    page's first rendering; ``attempts`` tell at what resolution it was read."""
     confidence: float | None = None
     """The engine's mean confidence, 0-1, where it has one."""
     attempts: tuple[Attempt, ...] = ()
+    roi: tuple[RegionReading, ...] = ()
     timing: PageTiming = field(default_factory=PageTiming)
+    """Of all its attempts and regions together."""
+
+    @property
+    def quarter_turns(self) -> int:
+        """How often the rendering that made the text was turned clockwise."""
+        return next((attempt.quarter_turns for attempt in self.attempts if attempt.chosen), 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,3 +322,5 @@ class JournalEntry:
 
     page: PageRecord
     raw_text: str
+    roi_texts: tuple[str, ...] = ()
+    """The same for each of ``page.roi``; empty where nothing was read."""

@@ -33,9 +33,20 @@ class DocumentPaths:
         """Return the place of a picture cut out of a page; both numbers count from 1."""
         return self.assets_dir / f"page-{page_number:04d}-figure-{figure_number:02d}.png"
 
+    def region_image(self, page_number: int, region_number: int) -> Path:
+        """Return the place of the picture of a region that was read by itself."""
+        return self.assets_dir / f"page-{page_number:04d}-roi-{region_number:02d}.png"
+
+    def region_text(self, page_number: int, region_number: int) -> Path:
+        """Return the place of what was read in it."""
+        return self.region_image(page_number, region_number).with_suffix(".md")
+
 
 FIGURE_FILES = "page-*-figure-*.png"
 """Glob of every name that ``DocumentPaths.figure`` gives."""
+
+REGION_FILES = "page-*-roi-*.*"
+"""Glob of every name that ``region_image`` and ``region_text`` give."""
 
 
 def document_paths(output_dir: Path, relative: str) -> DocumentPaths:

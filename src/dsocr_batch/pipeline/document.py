@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, field
 
 from dsocr_batch.discover import Document
 from dsocr_batch.output.journal import Journal
 from dsocr_batch.output.paths import DocumentPaths
-from dsocr_batch.records import JournalEntry, Source
+from dsocr_batch.pipeline.retry import Retry, RetryBudget, Step
+from dsocr_batch.records import Box, JournalEntry, Region, RetryReason, Source
 
 MAX_TIMEOUTS = 3
 """Pages of one document that may hang before its other pages are given up unrendered: a
 thousand hanging pages would hold a worker for a day."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PageWork:
+    """What is known of a page that is in flight: from its first rendering to its one state."""
+
+    attempts: list[JournalEntry] = field(default_factory=list)
+    """Each as if it were the page's only one."""
+    retry: Retry | None = None
+    """The next attempt, once it is wanted."""
+    page: JournalEntry | None = None
+    """What its attempts come to, once there are to be no more."""
+    regions: tuple[Region, ...] = ()
+    """Those that are read by themselves."""
+    readings: dict[int, JournalEntry] = field(default_factory=dict)
+    """What came of them, by index, each as if it were a page."""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,9 +45,8 @@ class OpenJob:
     """Finished pages by page number."""
     pending: deque[int]
     """Indices (0-based) of pages that are not yet being rendered."""
-    in_flight: set[int] = field(default_factory=set)
-    crashes: Counter[int] = field(default_factory=Counter)
-    """How often the engine was lost while it held a page, by page index."""
+    retry_budget: RetryBudget
+    in_flight: dict[int, PageWork] = field(default_factory=dict)
     timeouts: int = 0
 
     @property
@@ -38,17 +54,44 @@ class OpenJob:
         """True when every requested page has come to its state."""
         return not self.pending and not self.in_flight
 
-    def take(self, count: int) -> list[int]:
-        """Move up to ``count`` pages from waiting to in flight and return their indices."""
+    def take(self, count: int) -> list[ReadTask]:
+        """Move up to ``count`` pages from waiting to in flight and return their first tasks."""
         taken = [self.pending.popleft() for _ in range(min(count, len(self.pending)))]
-        self.in_flight.update(taken)
-        return taken
+        self.in_flight |= {page_index: PageWork() for page_index in taken}
+        return [ReadTask(job=self, page_index=page_index) for page_index in taken]
 
-    def put_back(self, page_index: int) -> None:
-        """Let a page wait again, before the others."""
-        self.in_flight.discard(page_index)
-        self.pending.appendleft(page_index)
 
-    def page_id(self, page_index: int) -> str:
-        """Name a page for logs and views, as ``sub/paper.pdf#12`` with its page number."""
-        return f"{self.source.path}#{page_index + 1}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadTask:
+    """One thing to render and to read: a page, a page once more, or a region of a page."""
+
+    job: OpenJob
+    page_index: int
+    step: Step = field(default_factory=Step)
+    retry_reason: RetryReason | None = None
+    region: int | None = None
+    """Index among the page's regions; None for the page itself."""
+    box: Box | None = None
+    """What of the page is rendered; None for all of it."""
+    deaths: int = 0
+    """How often the engine was lost while it held this."""
+
+    @property
+    def is_first_of_page(self) -> bool:
+        """True for what is begun with, again too if the engine was lost over it."""
+        return self.region is None and self.retry_reason is None
+
+    @property
+    def is_suspect(self) -> bool:
+        """True if it may be what the engine was lost over."""
+        return self.deaths > 0
+
+    @property
+    def page_name(self) -> str:
+        """The page as logs and views name it: ``sub/paper.pdf#12`` with its page number."""
+        return f"{self.job.source.path}#{self.page_index + 1}"
+
+    @property
+    def name(self) -> str:
+        """The task as engines and logs see it; a region is ``sub/paper.pdf#12@3``."""
+        return self.page_name if self.region is None else f"{self.page_name}@{self.region + 1}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dsocr_batch.postprocess.page import ProcessedPage, process_page
+from dsocr_batch.postprocess.rereadings import Rereading
 from dsocr_batch.records import Extra, JournalEntry, Mode, PageRecord, PageState
 
 
@@ -16,6 +17,8 @@ class Draft:
     pages: tuple[PageRecord, ...]
     """As they came from the engine."""
     texts: tuple[ProcessedPage, ...]
+    region_texts: tuple[tuple[str, ...], ...]
+    """What was read in regions by themselves, as markdown: for each of ``pages[i].roi``."""
 
 
 def compose(
@@ -27,19 +30,42 @@ def compose(
         page_count: pages of the document.
         entries: finished pages by page number.
         mode: whether the tagged text is wanted too.
-        extras: whether places of figures are to be marked.
+        extras: whether places of figures are to be marked, and regions merged.
     """
     finished = [
         entries.get(page_number) or _not_requested(page_number)
         for page_number in range(1, page_count + 1)
     ]
-    with_figures = Extra.FIGURES in extras
+    region_texts = [
+        tuple(process_page(text, Mode.CLEAN).markdown for text in entry.roi_texts)
+        for entry in finished
+    ]
     return Draft(
         pages=tuple(entry.page for entry in finished),
         texts=tuple(
-            process_page(entry.raw_text, mode, with_figures=with_figures) for entry in finished
+            process_page(
+                entry.raw_text,
+                mode,
+                with_figures=Extra.FIGURES in extras,
+                quarter_turns=entry.page.quarter_turns,
+                rereadings=_rereadings(entry, texts) if Extra.MERGED_REGIONS in extras else (),
+            )
+            for entry, texts in zip(finished, region_texts, strict=True)
         ),
+        region_texts=tuple(region_texts),
     )
+
+
+def _rereadings(entry: JournalEntry, texts: Sequence[str]) -> list[Rereading]:
+    return [
+        Rereading(
+            label=region.label,
+            box=region.box,
+            markdown=markdown,
+            ended=region.state is PageState.OK,
+        )
+        for region, markdown in zip(entry.page.roi, texts, strict=True)
+    ]
 
 
 def _not_requested(page_number: int) -> JournalEntry:

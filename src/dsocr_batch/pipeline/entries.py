@@ -1,4 +1,7 @@
-"""What becomes of a page, as its journal entry says it: pure functions, one for each way."""
+"""What becomes of a task, as the journal entry of a page says it: pure functions, one a way.
+
+A region gets such an entry too, as if it were a page.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from dataclasses import replace
 
 from dsocr_batch.engines.base import PageReadError, Reading
 from dsocr_batch.names import display_text
+from dsocr_batch.pipeline.document import ReadTask
+from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import (
     Attempt,
     FailureClass,
@@ -22,58 +27,59 @@ from dsocr_batch.render.pool import RenderedPage, RenderFailed
 _MAX_REASON_CHARS = 500
 
 
-def rendered_page(page_index: int, page: RenderedPage) -> PageRecord:
-    """Return what is known of a page before it is read."""
-    return PageRecord(
-        page_number=page_index + 1,
-        state=PageState.OK,
+def begun(task: ReadTask, vision_mode: VisionMode | None) -> PageRecord:
+    """Return what is known of a task before its page is rendered: one attempt without result."""
+    attempt = Attempt(
+        finish_reason=None,
+        output_tokens=0,
+        engine_s=0.0,
+        chosen=False,
+        vision_mode=vision_mode,
+        quarter_turns=task.step.quarter_turns,
+        temperature=task.step.temperature,
+        retry_reason=task.retry_reason,
+    )
+    return PageRecord(page_number=task.page_index + 1, state=PageState.FAILED, attempts=(attempt,))
+
+
+def rendered_page(record: PageRecord, page: RenderedPage) -> PageRecord:
+    """Return what is known of a task before it is read."""
+    (attempt,) = record.attempts
+    return replace(
+        record,
         flags=(Flag.LOW_RESOLUTION,) if page.low_resolution else (),
         width_pt=page.width_pt,
         height_pt=page.height_pt,
         width_px=page.width_px,
         height_px=page.height_px,
         dpi=page.dpi,
+        attempts=(replace(attempt, dpi=page.dpi),),
         timing=PageTiming(render_s=page.render_s),
     )
 
 
-def failed_render(page_index: int, failure: RenderFailed, render_s: float) -> JournalEntry:
-    """Return the journal entry of a page that cannot be rendered."""
-    record = PageRecord(
-        page_number=page_index + 1,
-        state=PageState.FAILED,
-        reason_code=failure.reason_code,
-        reason=failure.reason,
-        failure_class=failure.failure_class,
-        timing=PageTiming(render_s=round(render_s, 6)),
-    )
-    return JournalEntry(page=record, raw_text="")
+def failed_render(record: PageRecord, failure: RenderFailed, render_s: float) -> JournalEntry:
+    """Return the journal entry of what cannot be rendered."""
+    timed = replace(record, timing=PageTiming(render_s=round(render_s, 6)))
+    return _failed(timed, failure.reason_code, failure.reason, failure.failure_class)
 
 
 def read_page(record: PageRecord, outcome: Reading | PageReadError) -> JournalEntry:
-    """Return the journal entry of a page that went through the engine."""
+    """Return the journal entry of what went through the engine."""
+    (attempt,) = record.attempts
+    attempt = replace(attempt, engine_s=record.timing.engine_s)
     if isinstance(outcome, PageReadError):
-        error = _in_one_line(outcome.reason)
-        attempt = Attempt(
-            finish_reason=None,
-            output_tokens=0,
-            engine_s=record.timing.engine_s,
-            chosen=False,
-            error=error,
+        return _failed(
+            replace(record, attempts=(attempt,)),
+            ReasonCode.ENGINE_ERROR,
+            _in_one_line(outcome.reason),
+            outcome.failure_class,
         )
-        failed = replace(
-            record,
-            state=PageState.FAILED,
-            reason_code=ReasonCode.ENGINE_ERROR,
-            reason=error,
-            failure_class=outcome.failure_class,
-            attempts=(attempt,),
-        )
-        return JournalEntry(page=failed, raw_text="")
-    attempt = Attempt(
+    attempt = replace(
+        attempt,
         finish_reason=outcome.finish_reason,
         output_tokens=outcome.output_tokens,
-        engine_s=record.timing.engine_s,
+        chosen=True,
     )
     state, reason_code, reason = _ending(outcome.finish_reason)
     read = replace(
@@ -81,13 +87,32 @@ def read_page(record: PageRecord, outcome: Reading | PageReadError) -> JournalEn
         state=state,
         reason_code=reason_code,
         reason=reason,
-        flags=(*record.flags, *outcome.flags),
+        flags=(*record.flags, *outcome.flags, *_turned(attempt)),
         confidence=outcome.confidence,
         attempts=(attempt,),
     )
     # A lone surrogate would be text that no UTF-8 file can hold.
     text = outcome.text.encode("utf-8", "replace").decode("utf-8")
     return JournalEntry(page=read, raw_text=text)
+
+
+def _turned(attempt: Attempt) -> tuple[Flag, ...]:
+    return (Flag.ROTATED,) if attempt.quarter_turns else ()
+
+
+def _failed(
+    record: PageRecord, reason_code: ReasonCode, reason: str, failure_class: FailureClass
+) -> JournalEntry:
+    (attempt,) = record.attempts
+    failed = replace(
+        record,
+        state=PageState.FAILED,
+        reason_code=reason_code,
+        reason=reason,
+        failure_class=failure_class,
+        attempts=(replace(attempt, error=reason),),
+    )
+    return JournalEntry(page=failed, raw_text="")
 
 
 def _in_one_line(reason: str) -> str:
@@ -106,18 +131,19 @@ def _ending(finish_reason: FinishReason) -> tuple[PageState, ReasonCode | None, 
             return PageState.TRUNCATED, ReasonCode.LOOPED, "the model began to repeat itself"
 
 
-def quarantined(record: PageRecord, crashes: int) -> JournalEntry:
-    """Return the journal entry of a page that is not given to the engine again."""
-    failed = replace(
+def quarantined(record: PageRecord, deaths: int) -> JournalEntry:
+    """Return the journal entry of what is not given to the engine again."""
+    return _failed(
         record,
-        state=PageState.FAILED,
-        reason_code=ReasonCode.ENGINE_CRASHED,
-        reason=f"the engine was lost {crashes} times while it read this page",
-        failure_class=FailureClass.TRANSIENT,
+        ReasonCode.ENGINE_CRASHED,
+        f"the engine was lost {deaths} times while it read this page",
+        FailureClass.TRANSIENT,
     )
-    return JournalEntry(page=failed, raw_text="")
 
 
 def blank(record: PageRecord) -> JournalEntry:
-    """Return the journal entry of a page that need not be read."""
-    return JournalEntry(page=replace(record, state=PageState.BLANK), raw_text="")
+    """Return the journal entry of what need not be read."""
+    (attempt,) = record.attempts
+    was_read_before = attempt.retry_reason is not None
+    told = (replace(attempt, error="it was rendered blank"),) if was_read_before else ()
+    return JournalEntry(page=replace(record, state=PageState.BLANK, attempts=told), raw_text="")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from dsocr_batch import __version__
 from dsocr_batch.engines.base import EngineIdentity
-from dsocr_batch.names import path_from_display
-from dsocr_batch.output.paths import FIGURE_FILES, DocumentPaths
+from dsocr_batch.names import display_path, path_from_display
+from dsocr_batch.output.paths import FIGURE_FILES, REGION_FILES, DocumentPaths
 from dsocr_batch.output.record import write_record
 from dsocr_batch.output.write import (
     output_file,
@@ -38,6 +38,7 @@ from dsocr_batch.records import (
     PageRecord,
     PageState,
     ReasonCode,
+    RegionReading,
     Source,
 )
 
@@ -58,7 +59,7 @@ class Finished:
 
     record: DocumentRecord
     texts: Mapping[Path, bytes]
-    """Its markdown files."""
+    """Its markdown files, those of regions too."""
 
 
 def finish_document(
@@ -87,11 +88,13 @@ def finish_document(
             tagged = [text.grounded or "" for text in draft.texts]
             grounded = assemble(_page_texts(paths, draft, drawn, tagged))
             texts[paths.grounded] = grounded.markdown.encode("utf-8")
-    counters = Counter(combined.counters) + Counter(drawn.counters)
+    texts |= _region_files(paths, draft)
+    counters = Counter(combined.counters) + Counter(drawn.counters) + _region_counters(draft)
     for text in draft.texts:
         counters.update(text.counters)
-    pages = _described(draft, combined)
-    pictures = [*drawn.figures.values(), *([drawn.layout] if drawn.layout else [])]
+    pages = _described(paths, draft, drawn, combined)
+    pictures = [*drawn.figures.values(), *drawn.regions.values()]
+    pictures += [drawn.layout] if drawn.layout else []
     record = replace(
         _record(source, provenance),
         state=_document_state(pages),
@@ -172,7 +175,25 @@ def _links(
     }
 
 
-def _described(draft: Draft, combined: Assembled) -> list[PageRecord]:
+def _region_files(paths: DocumentPaths, draft: Draft) -> dict[Path, bytes]:
+    """Return what was read in regions by themselves, a file each."""
+    return {
+        paths.region_text(page.page_number, region.number): f"{markdown}\n".encode()
+        for page, markdowns in zip(draft.pages, draft.region_texts, strict=True)
+        for region, markdown in zip(page.roi, markdowns, strict=True)
+        if region.finish_reason is not None
+    }
+
+
+def _region_counters(draft: Draft) -> Counter[str]:
+    counters = Counter(f"roi_{region.state}" for page in draft.pages for region in page.roi)
+    counters["roi_merged"] = sum(len(text.replaced) for text in draft.texts)
+    return +counters
+
+
+def _described(
+    paths: DocumentPaths, draft: Draft, drawn: Drawn, combined: Assembled
+) -> list[PageRecord]:
     """Return the pages with what is known of their text."""
     return [
         replace(
@@ -180,10 +201,32 @@ def _described(draft: Draft, combined: Assembled) -> list[PageRecord]:
             md_start=start,
             md_end=end,
             regions=text.regions,
+            roi=_described_regions(paths, page, text, drawn),
             flags=_flags(page, text, continued=page.page_number in combined.continued),
         )
         for page, text, (start, end) in zip(draft.pages, draft.texts, combined.spans, strict=True)
     ]
+
+
+def _described_regions(
+    paths: DocumentPaths, page: PageRecord, text: ProcessedPage, drawn: Drawn
+) -> tuple[RegionReading, ...]:
+    """Return a page's regions with their files and what became of their text."""
+    described = []
+    for index, region in enumerate(page.roi):
+        image = drawn.regions.get((page.page_number, region.number))
+        text_file = paths.region_text(page.page_number, region.number)
+        relative = text_file.relative_to(paths.record.parent).as_posix()
+        described.append(
+            replace(
+                region,
+                text_file=None if region.finish_reason is None else display_path(relative),
+                image_file=None if image is None else image.path,
+                merged=index in text.replaced,
+                original=text.replaced.get(index),
+            )
+        )
+    return tuple(described)
 
 
 def _flags(page: PageRecord, text: ProcessedPage, *, continued: bool) -> tuple[Flag, ...]:
@@ -198,7 +241,8 @@ def _flags(page: PageRecord, text: ProcessedPage, *, continued: bool) -> tuple[F
 def _remove_stale(paths: DocumentPaths, keep: Iterable[OutputFile] = ()) -> None:
     """Remove what earlier runs in another mode, or with other extras, made of a document."""
     kept = {path_from_display(output.path) for output in keep}
-    for path in (paths.grounded, paths.layout, *paths.assets_dir.glob(FIGURE_FILES)):
+    assets = (*paths.assets_dir.glob(FIGURE_FILES), *paths.assets_dir.glob(REGION_FILES))
+    for path in (paths.grounded, paths.layout, *assets):
         if path.relative_to(paths.record.parent).as_posix() not in kept:
             remove_output(path)
 

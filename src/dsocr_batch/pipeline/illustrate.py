@@ -1,4 +1,4 @@
-"""The pictures of a finished document: figures cut out of its pages, and its layout PDF.
+"""The pictures of a finished document: figures and regions of its pages, and its layout PDF.
 
 A picture that cannot be made costs itself, never the document: its text has no link then, and a
 counter tells.
@@ -8,38 +8,24 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dsocr_batch.names import display_path
 from dsocr_batch.pipeline.document import MAX_TIMEOUTS, OpenJob
 from dsocr_batch.pipeline.draft import Draft
-from dsocr_batch.postprocess.figures import Figure
-from dsocr_batch.records import (
-    GRID_MAX,
-    Box,
-    Extra,
-    OutputFile,
-    PageRecord,
-    ReasonCode,
-    scaled_box,
-)
+from dsocr_batch.pipeline.roi import is_too_small, padded
+from dsocr_batch.records import Box, Extra, OutputFile, PageState, ReasonCode
 from dsocr_batch.render.pool import CropJob, LayoutJob, RenderFailed, RenderWorker, WrittenFile
 
 log = logging.getLogger(__name__)
-
-FIGURE_PADDING = 5
-"""Grid units, 0.5 % of the page's side, on every side of a box: boxes are tight, and the grid
-rounds their edges by up to 1.7 px of an A4 page at 144 dpi."""
-
-MIN_FIGURE_SIDE_PX = 16
-"""A box smaller than a letter is a mistake of the model, not a picture."""
 
 FIGURES_SAVED = "figures_saved"
 FIGURES_TOO_SMALL = "figures_too_small"
 FIGURES_FAILED = "figures_failed"
 FIGURE_COUNTERS = (FIGURES_SAVED, FIGURES_TOO_SMALL, FIGURES_FAILED)
+REGION_IMAGES_FAILED = "roi_images_failed"
 LAYOUTS_FAILED = "layouts_failed"
 
 
@@ -49,6 +35,8 @@ class Drawn:
 
     figures: Mapping[tuple[int, int], OutputFile] = field(default_factory=dict)
     """By page number and number of the figure on its page."""
+    regions: Mapping[tuple[int, int], OutputFile] = field(default_factory=dict)
+    """What was read by itself, by page number and number of the region."""
     layout: OutputFile | None = None
     counters: Mapping[str, int] = field(default_factory=dict)
 
@@ -62,46 +50,90 @@ async def illustrate(
         OutputNotWritable: a file cannot be written.
     """
     counters: Counter[str] = Counter()
-    figures = {}
+    regions, counters[REGION_IMAGES_FAILED] = await _cut(worker, job, _regions(job, draft))
+    figures: dict[tuple[int, int], OutputFile] = {}
     if Extra.FIGURES in extras:
-        figures = await _cut_figures(worker, job, draft, counters)
+        wanted = _figures(job, draft, counters)
+        figures, counters[FIGURES_FAILED] = await _cut(worker, job, wanted)
+        counters[FIGURES_SAVED] = len(figures)
     layout = None
     if Extra.LAYOUT in extras:
         layout = await _draw_layout(worker, job, draft, counters)
-    return Drawn(figures=figures, layout=layout, counters=counters)
+    return Drawn(figures=figures, regions=regions, layout=layout, counters=+counters)
 
 
-async def _cut_figures(
-    worker: RenderWorker, job: OpenJob, draft: Draft, counters: Counter[str]
-) -> dict[tuple[int, int], OutputFile]:
-    figures: dict[tuple[int, int], OutputFile] = {}
-    timeouts = 0
-    for page, number, figure in _figures(draft):
-        if page.dpi is None or _is_too_small(page, figure.box):
-            counters[FIGURES_TOO_SMALL] += 1
-            continue
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Picture:
+    """A part of a page that is to be written as a PNG file."""
+
+    page_number: int
+    number: int
+    """Among the page's pictures of its kind, from 1."""
+    box: Box
+    dpi: float
+    path: Path
+
+
+def _figures(job: OpenJob, draft: Draft, counters: Counter[str]) -> Iterator[_Picture]:
+    for page, text in zip(draft.pages, draft.texts, strict=True):
+        for number, figure in enumerate(text.figures, 1):
+            if page.dpi is None or is_too_small(figure.box, page.width_px, page.height_px):
+                counters[FIGURES_TOO_SMALL] += 1
+                continue
+            path = job.paths.figure(page.page_number, number)
+            yield _Picture(
+                page_number=page.page_number,
+                number=number,
+                box=figure.box,
+                dpi=page.dpi,
+                path=path,
+            )
+
+
+def _regions(job: OpenJob, draft: Draft) -> Iterator[_Picture]:
+    """Yield what regions looked like when they were read."""
+    for page in draft.pages:
+        for region in page.roi:
+            if region.dpi is None or region.state is PageState.BLANK:
+                continue
+            yield _Picture(
+                page_number=page.page_number,
+                number=region.number,
+                box=region.box,
+                dpi=region.dpi,
+                path=job.paths.region_image(page.page_number, region.number),
+            )
+
+
+async def _cut(
+    worker: RenderWorker, job: OpenJob, pictures: Iterable[_Picture]
+) -> tuple[dict[tuple[int, int], OutputFile], int]:
+    """Write pictures; return those that are there, and how many could not be made."""
+    files: dict[tuple[int, int], OutputFile] = {}
+    failed = timeouts = 0
+    for picture in pictures:
         if timeouts >= MAX_TIMEOUTS:
-            counters[FIGURES_FAILED] += 1
+            failed += 1
             continue
-        path = job.paths.figure(page.page_number, number)
         crop = CropJob(
             path=job.document.path,
             source=job.source,
-            page_index=page.page_number - 1,
-            dpi=page.dpi,
-            box=padded(figure.box),
-            file=str(path),
+            page_index=picture.page_number - 1,
+            dpi=picture.dpi,
+            box=padded(picture.box),
+            file=str(picture.path),
         )
         try:
             written = await worker.crop(crop)
         except RenderFailed as failure:
-            log.warning("%s: figure %d: %s", job.page_id(crop.page_index), number, failure.reason)
+            name = display_path(picture.path.name)
+            log.warning("%s: %s: %s", job.source.path, name, failure.reason)
             timeouts += failure.reason_code is ReasonCode.RENDER_TIMEOUT
-            counters[FIGURES_FAILED] += 1
+            failed += 1
             continue
-        figures[page.page_number, number] = _output_file(path, job, written)
-        counters[FIGURES_SAVED] += 1
-    return figures
+        file = _output_file(picture.path, job, written)
+        files[picture.page_number, picture.number] = file
+    return files, failed
 
 
 async def _draw_layout(
@@ -122,28 +154,6 @@ async def _draw_layout(
         counters[LAYOUTS_FAILED] += 1
         return None
     return _output_file(job.paths.layout, job, written)
-
-
-def _figures(draft: Draft) -> Iterator[tuple[PageRecord, int, Figure]]:
-    for page, text in zip(draft.pages, draft.texts, strict=True):
-        for number, figure in enumerate(text.figures, 1):
-            yield page, number, figure
-
-
-def padded(box: Box) -> Box:
-    """Return a box with a margin around it, within the page."""
-    x1, y1, x2, y2 = box
-    return (
-        max(0, x1 - FIGURE_PADDING),
-        max(0, y1 - FIGURE_PADDING),
-        min(GRID_MAX, x2 + FIGURE_PADDING),
-        min(GRID_MAX, y2 + FIGURE_PADDING),
-    )
-
-
-def _is_too_small(page: PageRecord, box: Box) -> bool:
-    x1, y1, x2, y2 = scaled_box(box, page.width_px or 0, page.height_px or 0)
-    return min(x2 - x1, y2 - y1) < MIN_FIGURE_SIDE_PX
 
 
 def _output_file(path: Path, job: OpenJob, written: WrittenFile) -> OutputFile:

@@ -19,7 +19,12 @@ from dsocr_batch.output.paths import DocumentPaths, document_paths
 from dsocr_batch.output.record import DamagedError, read_if_exists, read_record
 from dsocr_batch.pipeline.draft import Draft, compose
 from dsocr_batch.pipeline.finish import Finished, Provenance, finish_document, write_document
-from dsocr_batch.pipeline.illustrate import FIGURE_COUNTERS, LAYOUTS_FAILED, Drawn
+from dsocr_batch.pipeline.illustrate import (
+    FIGURE_COUNTERS,
+    LAYOUTS_FAILED,
+    REGION_IMAGES_FAILED,
+    Drawn,
+)
 from dsocr_batch.postprocess.figures import figure_regions
 from dsocr_batch.records import (
     DocumentRecord,
@@ -168,6 +173,8 @@ def _kept_pictures(
     still_true: list[str] = []
     figures: dict[tuple[int, int], OutputFile] = {}
     layout = None
+    regions = _region_images(paths, draft, outputs)
+    still_true.append(REGION_IMAGES_FAILED)
     if list(map(figure_regions, before)) == list(map(figure_regions, now)):
         figures = _figure_files(paths, draft, outputs)
         still_true += FIGURE_COUNTERS
@@ -179,7 +186,24 @@ def _kept_pictures(
     else:
         extras.discard(Extra.LAYOUT)
     counters = {name: record.counters[name] for name in still_true if name in record.counters}
-    return Drawn(figures=figures, layout=layout, counters=counters), frozenset(extras)
+    return Drawn(figures=figures, regions=regions, layout=layout, counters=counters), frozenset(
+        extras
+    )
+
+
+def _region_images(
+    paths: DocumentPaths, draft: Draft, outputs: dict[str, OutputFile]
+) -> dict[tuple[int, int], OutputFile]:
+    """Return the pictures of regions: what was read stays what was read."""
+    images: dict[tuple[int, int], OutputFile] = {}
+    for page in draft.pages:
+        for region in page.roi:
+            path = paths.region_image(page.page_number, region.number)
+            relative = path.relative_to(paths.record.parent).as_posix()
+            output = outputs.get(display_path(relative))
+            if output is not None:
+                images[page.page_number, region.number] = output
+    return images
 
 
 def _figure_files(

@@ -12,7 +12,7 @@ from dsocr_batch.names import display_path
 from dsocr_batch.output.journal import LoadedJournal
 from dsocr_batch.output.paths import DocumentPaths
 from dsocr_batch.output.record import DamagedError, outputs_intact, read_record
-from dsocr_batch.pipeline.illustrate import FIGURES_FAILED, LAYOUTS_FAILED
+from dsocr_batch.pipeline.illustrate import FIGURES_FAILED, LAYOUTS_FAILED, REGION_IMAGES_FAILED
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.records import (
     DocumentRecord,
@@ -24,6 +24,8 @@ from dsocr_batch.records import (
     ReasonCode,
     Source,
 )
+
+_IN_THE_TEXT = frozenset({Extra.MERGED_TABLES, Extra.MERGED_REGIONS})
 
 log = logging.getLogger(__name__)
 
@@ -120,15 +122,16 @@ def _usable_record(paths: DocumentPaths, settings: PipelineSettings) -> Document
 def _lacks_extras(record: DocumentRecord, settings: PipelineSettings) -> bool:
     """Tell whether a document has to be written again to be as this run is told.
 
-    Pictures that are there do no harm to a run that does not ask for them. Merged tables do:
-    the same corpus would have both kinds.
+    Pictures that are there do no harm to a run that does not ask for them. Merged tables and
+    regions do: the same corpus would have both kinds.
     """
     has, wanted = frozenset(record.extras), settings.extras
-    if wanted - has or Extra.MERGED_TABLES in has - wanted:
+    if wanted - has or _IN_THE_TEXT & (has - wanted):
         return True
+    asked = {FIGURES_FAILED: Extra.FIGURES in wanted, LAYOUTS_FAILED: Extra.LAYOUT in wanted}
+    asked[REGION_IMAGES_FAILED] = True
     return settings.retry_failed and any(
-        record.counters.get(counter) and extra in wanted
-        for counter, extra in ((FIGURES_FAILED, Extra.FIGURES), (LAYOUTS_FAILED, Extra.LAYOUT))
+        record.counters.get(counter) for counter, is_asked in asked.items() if is_asked
     )
 
 
@@ -137,8 +140,8 @@ def _can_be_written_again(paths: DocumentPaths) -> bool:
     if paths.journal.exists():
         return True
     log.warning(
-        "%s stays as it is: its raw text was discarded, and figures, layout or merged tables are "
-        "not worth reading it again (--overwrite would)",
+        "%s stays as it is: its raw text was discarded, and figures, layout, merged tables or "
+        "regions are not worth reading it again (--overwrite would)",
         display_path(paths.markdown),
     )
     return False

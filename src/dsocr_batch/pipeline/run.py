@@ -1,8 +1,10 @@
 """One run: render workers, engine and writer, all at work at once.
 
-Each render worker has a lane, which takes turns from the schedule and renders pages into
-slots. A rendered page becomes a task of its own: it waits for a place in the engine, is read,
-is journaled, and the last page of a document finishes that document. Nothing waits for a batch.
+Each render worker has a lane, which takes tasks from the schedule and renders pages into
+slots. A rendered page becomes a task of its own: it waits for a place in the engine and is read.
+What that gave, ``page.Course`` takes in: the page goes back to the lanes to be rendered and read
+again, or it is journaled, and the last page of a document finishes that document. Nothing waits
+for a batch.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from dsocr_batch.discover import Document
 from dsocr_batch.engines.base import Engine, PageReadError, PageRequest, Reading
 from dsocr_batch.errors import DsocrError, TooManyFailures
 from dsocr_batch.names import display_path
-from dsocr_batch.pipeline.document import MAX_TIMEOUTS, OpenJob
+from dsocr_batch.pipeline.document import MAX_TIMEOUTS, OpenJob, ReadTask
 from dsocr_batch.pipeline.draft import Draft
 from dsocr_batch.pipeline.entries import (
+    begun,
     blank,
     failed_render,
     quarantined,
@@ -30,17 +33,20 @@ from dsocr_batch.pipeline.entries import (
     rendered_page,
 )
 from dsocr_batch.pipeline.illustrate import Drawn, illustrate
+from dsocr_batch.pipeline.page import Course
 from dsocr_batch.pipeline.schedule import Schedule
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.pipeline.store import DocumentStore
 from dsocr_batch.pipeline.supervise import EngineSupervisor, PageInterruptedError
 from dsocr_batch.pipeline.tally import Snapshot, Tally
+from dsocr_batch.prepare.image import PageImage
+from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import (
     DocumentRecord,
     FailureClass,
     JournalEntry,
+    PageRecord,
     PageState,
-    PageTiming,
     ReasonCode,
 )
 from dsocr_batch.render.pool import PageJob, RenderedPage, RenderFailed, RenderWorker
@@ -118,7 +124,9 @@ class Run:
         self._schedule = Schedule(documents, settings.render_workers)
         self._supervisor = EngineSupervisor(engine, settings.engine_timeout_s)
         self._store = DocumentStore(settings, engine.identity)
-        page_bytes = engine.image_spec(engine.vision_mode).max_bytes
+        self._course = Course(ladder=settings.ladder, regions=settings.regions)
+        modes = {engine.vision_mode, *(settings.ladder.vision_modes if settings.ladder else ())}
+        page_bytes = max(engine.image_spec(mode).max_bytes for mode in modes)
         slot_count = max(settings.render_workers + 1, RUN_AHEAD_BYTES // page_bytes)
         self._slots = SlotPool(slot_count)
         self._workers = [
@@ -126,14 +134,11 @@ class Run:
             for _ in range(settings.render_workers)
         ]
         # Documents end while every lane's worker is busy with pages. It starts when first needed.
-        self._artist = RenderWorker((), settings.page_timeout_s)
+        self._artist = RenderWorker((), settings.page_timeout_s, settings.passwords)
         self._artist_is_free = asyncio.Lock()
         self._engine_places = asyncio.Semaphore(engine.capacity)
-        # Pages that were there when the engine was lost go in one at a time, so that the next
-        # loss tells which of them it was.
-        self._suspect_place = asyncio.Semaphore(1)
         # Journaling lags a little behind; this keeps it from lagging without bound.
-        self._pages_under_way = asyncio.Semaphore(engine.capacity + 2 * slot_count)
+        self._tasks_under_way = asyncio.Semaphore(engine.capacity + 2 * slot_count)
         self._tasks: asyncio.TaskGroup | None = None
         self._stop_reason: StopReason | None = None
         self._grace_ends = float("inf")
@@ -172,8 +177,8 @@ class Run:
             async with asyncio.TaskGroup() as outer:
                 clocks = [outer.create_task(self._tick()), outer.create_task(self._sync())]
                 async with asyncio.TaskGroup() as self._tasks:
-                    for worker in self._workers:
-                        self._tasks.create_task(self._lane(worker))
+                    for index, worker in enumerate(self._workers):
+                        self._tasks.create_task(self._lane(index, worker))
                 for clock in clocks:
                     clock.cancel()
         except BaseExceptionGroup as group:
@@ -194,17 +199,12 @@ class Run:
 
     # ---- lanes: one for each render worker -------------------------------------------------
 
-    async def _lane(self, worker: RenderWorker) -> None:
-        while (turn := await self._schedule.next_turn()) is not None:
-            if isinstance(turn, Document):
-                await self._open(worker, turn)
-                continue
-            job, page_indices = turn
-            for page_index in page_indices:
-                if self._stop_reason is None:
-                    await self._render(worker, job, page_index)
-                else:
-                    job.put_back(page_index)
+    async def _lane(self, index: int, worker: RenderWorker) -> None:
+        while (work := await self._schedule.next_work(index)) is not None:
+            if isinstance(work, Document):
+                await self._open(worker, work)
+            else:
+                await self._render(worker, work)
 
     async def _open(self, worker: RenderWorker, document: Document) -> None:
         plan = await self._store.plan(document)
@@ -233,33 +233,33 @@ class Run:
         self._supervisor.begin()
         self._schedule.opened(job)
 
-    async def _render(self, worker: RenderWorker, job: OpenJob, page_index: int) -> None:
-        await self._pages_under_way.acquire()
+    async def _render(self, worker: RenderWorker, task: ReadTask) -> None:
+        await self._tasks_under_way.acquire()
         waiting_since = time.monotonic()
         slot = await self._slots.acquire()
         started = time.monotonic()
         self._tally.slot_wait_s += started - waiting_since
+        record = begun(task, self._vision_mode(task))
         try:
-            page = await self._rendered(worker, job, page_index, slot)
+            page = await self._rendered(worker, task, slot)
         except RenderFailed as failure:
             self._slots.release(slot)
-            job.timeouts += (
+            task.job.timeouts += (
                 failure.reason_code is ReasonCode.RENDER_TIMEOUT
                 and failure.failure_class is FailureClass.INPUT
             )
-            entry = failed_render(page_index, failure, time.monotonic() - started)
-            self._spawn(self._settle_page(job, page_index, entry))
+            entry = failed_render(record, failure, time.monotonic() - started)
+            self._spawn(self._conclude(task, entry))
             return
+        record = rendered_page(record, page)
         if page.image is None:
             self._slots.release(slot)
-            entry = blank(rendered_page(page_index, page))
-            self._spawn(self._settle_page(job, page_index, entry))
+            self._spawn(self._conclude(task, blank(record)))
             return
-        self._spawn(self._read(job, page_index, page, slot))
+        self._spawn(self._read(task, record, page.image, slot))
 
-    async def _rendered(
-        self, worker: RenderWorker, job: OpenJob, page_index: int, slot: Slot
-    ) -> RenderedPage:
+    async def _rendered(self, worker: RenderWorker, task: ReadTask, slot: Slot) -> RenderedPage:
+        job = task.job
         if job.timeouts >= MAX_TIMEOUTS:
             raise RenderFailed(
                 ReasonCode.DOCUMENT_HANGS,
@@ -267,21 +267,26 @@ class Run:
                 FailureClass.INPUT,
             )
         save_png = None
-        if self._settings.save_images:
-            save_png = str(job.paths.assets_dir / f"page-{page_index + 1:04d}.png")
+        if self._settings.save_images and task.is_first_of_page:
+            save_png = str(job.paths.assets_dir / f"page-{task.page_index + 1:04d}.png")
         page_job = PageJob(
             path=job.document.path,
             source=job.source,
-            page_index=page_index,
-            dpi=self._settings.dpi,
-            spec=self._engine.image_spec(self._engine.vision_mode),
+            page_index=task.page_index,
+            dpi=task.step.dpi or self._settings.dpi,
+            spec=self._engine.image_spec(self._vision_mode(task)),
+            box=task.box,
+            quarter_turns=task.step.quarter_turns,
             save_png=save_png,
         )
         return await worker.render(page_job, slot)
 
-    # ---- pages: one task each --------------------------------------------------------------
+    def _vision_mode(self, task: ReadTask) -> VisionMode | None:
+        return task.step.vision_mode or self._engine.vision_mode
 
-    async def _read(self, job: OpenJob, page_index: int, page: RenderedPage, slot: Slot) -> None:
+    # ---- what was rendered: a task of the event loop each ----------------------------------
+
+    async def _read(self, task: ReadTask, record: PageRecord, image: PageImage, slot: Slot) -> None:
         lent = [slot]
 
         def release_image() -> None:
@@ -290,48 +295,38 @@ class Run:
 
         rendered_at = time.monotonic()
         try:
-            async with AsyncExitStack() as places:
-                if job.crashes[page_index]:
-                    await places.enter_async_context(self._suspect_place)
-                await places.enter_async_context(self._engine_places)
+            async with self._engine_places:
                 await self._supervisor.ready()
                 if self._stop_reason is not None:
-                    self._return_page(job, page_index)
+                    self._tasks_under_way.release()
                     return
                 submitted_at = time.monotonic()
-                outcome = await self._attempt(job, page_index, page, release_image)
+                outcome = await self._attempt(task, image, release_image)
         finally:
             release_image()
-        timing = PageTiming(
-            render_s=page.render_s,
+        timing = replace(
+            record.timing,
             wait_s=round(submitted_at - rendered_at, 6),
             engine_s=round(time.monotonic() - submitted_at, 6),
         )
         if isinstance(outcome, PageInterruptedError):
-            await self._interrupted(job, page_index, page)
+            await self._interrupted(task, record)
             return
-        entry = read_page(replace(rendered_page(page_index, page), timing=timing), outcome)
+        entry = read_page(replace(record, timing=timing), outcome)
         if self._settings.content_debug:
-            log.info(
-                "%s: %s %r", job.page_id(page_index), entry.page.attempts, entry.raw_text[:200]
-            )
-        await self._settle_page(job, page_index, entry)
+            log.info("%s: %s %r", task.name, entry.page.attempts, entry.raw_text[:200])
+        await self._conclude(task, entry)
 
     async def _attempt(
-        self,
-        job: OpenJob,
-        page_index: int,
-        page: RenderedPage,
-        release_image: Callable[[], None],
+        self, task: ReadTask, image: PageImage, release_image: Callable[[], None]
     ) -> Reading | PageReadError | PageInterruptedError:
-        if page.image is None:
-            raise AssertionError("a blank page never reaches the engine")
+        settings = self._settings
         request = PageRequest(
-            page_id=job.page_id(page_index),
-            image=page.image,
-            prompt=self._settings.prompt,
-            vision_mode=self._engine.vision_mode,
-            temperature=0.0,
+            page_id=task.name,
+            image=image,
+            prompt=settings.prompt if task.region is None else settings.region_prompt,
+            vision_mode=self._vision_mode(task),
+            temperature=task.step.temperature,
             release_image=release_image,
             on_progress=self._supervisor.note_progress,
         )
@@ -340,34 +335,39 @@ class Run:
         except (PageReadError, PageInterruptedError) as error:
             return error
 
-    async def _interrupted(self, job: OpenJob, page_index: int, page: RenderedPage) -> None:
-        """Submit a page again after the engine was lost, unless it may be the page's fault."""
-        job.crashes[page_index] += 1
-        if job.crashes[page_index] < QUARANTINE_AFTER:
-            self._return_page(job, page_index)
+    async def _interrupted(self, task: ReadTask, record: PageRecord) -> None:
+        """Submit a task again after the engine was lost, unless it may be its page's fault."""
+        suspect = replace(task, deaths=task.deaths + 1)
+        if suspect.deaths >= QUARANTINE_AFTER:
+            self._supervisor.forgive()
+            await self._conclude(task, quarantined(record, suspect.deaths))
             return
-        self._supervisor.forgive()
-        entry = quarantined(rendered_page(page_index, page), job.crashes[page_index])
-        await self._settle_page(job, page_index, entry)
+        self._schedule.add(suspect)
+        self._tasks_under_way.release()
 
-    def _return_page(self, job: OpenJob, page_index: int) -> None:
-        """Let a page that was rendered wait to be rendered again."""
-        job.put_back(page_index)
-        self._pages_under_way.release()
-        self._schedule.page_returned(job)
+    async def _conclude(self, task: ReadTask, entry: JournalEntry) -> None:
+        """Take in what came of a task; it may finish its page, and others that waited for it."""
+        if task.is_suspect:
+            self._schedule.cleared()
+        following = self._course.advance(task, entry)
+        for next_task in following.tasks:
+            self._schedule.add(next_task)
+        for page in following.finished:
+            await self._settle_page(task.job, page)
+        # Only now, so that pages wait where documents cannot be written as fast as they are read.
+        self._tasks_under_way.release()
 
-    async def _settle_page(self, job: OpenJob, page_index: int, entry: JournalEntry) -> None:
+    async def _settle_page(self, job: OpenJob, entry: JournalEntry) -> None:
         """Bring a page to its one state; the last page of a document finishes it."""
+        page = entry.page
         await self._store.append(job, entry)
-        job.in_flight.discard(page_index)
-        self._tally.page_finished(entry.page)
-        if entry.page.state in (PageState.FAILED, PageState.TRUNCATED):
-            log.warning("%s: %s: %s", job.page_id(page_index), entry.page.state, entry.page.reason)
+        del job.in_flight[page.page_number - 1]
+        self._tally.page_finished(page)
+        if page.state in (PageState.FAILED, PageState.TRUNCATED):
+            log.warning("%s#%d: %s: %s", job.source.path, page.page_number, page.state, page.reason)
         self._refuse_mass_failure()
         if job.is_finished:
             await self._finish(job)
-        # Only now, so that pages wait where documents cannot be written as fast as they are read.
-        self._pages_under_way.release()
 
     async def _finish(self, job: OpenJob, worker: RenderWorker | None = None) -> None:
         """Write a document; ``worker`` is one that is free to make its pictures."""

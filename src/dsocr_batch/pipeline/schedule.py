@@ -1,8 +1,12 @@
-"""Which pages are rendered next.
+"""What is opened, rendered and read next.
 
 Documents take turns of a few pages, so that a long one does not starve the short ones, and a
 worker keeps a document open over a turn. While pages remain, all workers may hold a turn of the
 same document: the end of a run is not one long document rendered by one worker.
+
+What a page needs after its first reading comes before pages that were not begun: else documents
+would be finished only at the end of a corpus. Pages that may be what the engine was lost over are
+handed out one at a time, so that the next loss tells which of them it was.
 """
 
 from __future__ import annotations
@@ -12,20 +16,23 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from dsocr_batch.discover import Document
-from dsocr_batch.pipeline.document import OpenJob
+from dsocr_batch.pipeline.document import OpenJob, ReadTask
 
 TURN_PAGES = 16
 
 
 class Schedule:
-    """Hands out documents to open and turns of open documents. Lives on the event loop."""
+    """Hands out documents to open and tasks of open documents. Lives on the event loop."""
 
     def __init__(self, documents: Iterable[Document], workers: int) -> None:
         self._names: Iterator[Document] = iter(documents)
-        self._workers = workers
+        self._turns: list[deque[ReadTask]] = [deque() for _ in range(workers)]
         self._ring: deque[OpenJob] = deque()
+        self._again: deque[ReadTask] = deque()
+        self._suspects: deque[ReadTask] = deque()
+        self._suspect_is_out = False
         self._unfinished = 0
-        """Documents handed out by ``next_turn`` and not yet reported by ``settled``."""
+        """Documents handed out by ``next_work`` and not yet reported by ``settled``."""
         self._exhausted = False
         self._stopped = False
         self._changed = asyncio.Event()
@@ -35,20 +42,17 @@ class Schedule:
         """True while a document is unread or unfinished."""
         return not self._exhausted or self._unfinished > 0
 
-    async def next_turn(self) -> Document | tuple[OpenJob, list[int]] | None:
-        """Return a document to open, or an open one with the pages to render; None at the end.
+    async def next_work(self, worker: int) -> Document | ReadTask | None:
+        """Return what a worker, by its index, is to open or to render; None at the end.
 
-        A caller that gets a document must end with ``opened`` or ``settled``.
+        A caller that gets a document must end with ``opened`` or ``settled``, one that gets a
+        suspect with ``cleared``.
         """
         while not self._stopped:
-            if len(self._ring) < 2 * self._workers and not self._exhausted:
-                document = next(self._names, None)
-                if document is not None:
-                    self._unfinished += 1
-                    return document
-                self._exhausted = True
-            if self._ring:
-                return self._take_turn()
+            work = self._begun() or self._next_of_turn(worker) or self._next_document()
+            work = work or self._next_turn(worker)
+            if work is not None:
+                return work
             if not self.has_work:
                 return None
             self._changed.clear()
@@ -60,10 +64,14 @@ class Schedule:
         self._ring.append(job)
         self._changed.set()
 
-    def page_returned(self, job: OpenJob) -> None:
-        """Note that a page of this document waits again (the engine was lost)."""
-        if job not in self._ring:
-            self._ring.appendleft(job)
+    def add(self, task: ReadTask) -> None:
+        """Put in line what is to be done for a page that was begun."""
+        (self._suspects if task.is_suspect else self._again).append(task)
+        self._changed.set()
+
+    def cleared(self) -> None:
+        """Note that it is known what becomes of the suspect that is out."""
+        self._suspect_is_out = False
         self._changed.set()
 
     def settled(self) -> None:
@@ -76,10 +84,32 @@ class Schedule:
         self._stopped = True
         self._changed.set()
 
-    def _take_turn(self) -> tuple[OpenJob, list[int]]:
+    def _begun(self) -> ReadTask | None:
+        if self._suspects and not self._suspect_is_out:
+            self._suspect_is_out = True
+            return self._suspects.popleft()
+        return self._again.popleft() if self._again else None
+
+    def _next_of_turn(self, worker: int) -> ReadTask | None:
+        turn = self._turns[worker]
+        return turn.popleft() if turn else None
+
+    def _next_document(self) -> Document | None:
+        if self._exhausted or len(self._ring) >= 2 * len(self._turns):
+            return None
+        document = next(self._names, None)
+        if document is None:
+            self._exhausted = True
+        else:
+            self._unfinished += 1
+        return document
+
+    def _next_turn(self, worker: int) -> ReadTask | None:
+        if not self._ring:
+            return None
         job = self._ring.popleft()
-        fair_share = -(-len(job.pending) // self._workers)
-        pages = job.take(min(TURN_PAGES, max(1, fair_share)))
+        fair_share = -(-len(job.pending) // len(self._turns))
+        self._turns[worker].extend(job.take(min(TURN_PAGES, max(1, fair_share))))
         if job.pending:
             self._ring.append(job)
-        return job, pages
+        return self._next_of_turn(worker)

@@ -9,6 +9,8 @@ from typing import Any
 
 from dsocr_batch.options import PageSelection
 from dsocr_batch.output.settings import settings_digest
+from dsocr_batch.pipeline.retry import Ladder
+from dsocr_batch.pipeline.roi import RegionChoice
 from dsocr_batch.records import Extra, Mode
 
 
@@ -23,6 +25,13 @@ class PipelineSettings:
     pages: PageSelection
     text_settings: Mapping[str, Any]
     """Everything that can change the text of a page; its digest is in every record."""
+    ladder: Ladder | None = None
+    """Which pages are read again, and how; None for none."""
+    retry_cap: int | None = None
+    """At most so many pages of a document are."""
+    regions: RegionChoice | None = None
+    """Which regions are read by themselves; None for none."""
+    region_prompt: str = ""
     superseded: frozenset[str] = frozenset()
     """Digests of results that an earlier ``--overwrite`` has given up."""
     passwords: tuple[str, ...] = field(default=(), repr=False)

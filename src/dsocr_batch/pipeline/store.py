@@ -27,6 +27,7 @@ from dsocr_batch.pipeline.finish import (
 )
 from dsocr_batch.pipeline.illustrate import Drawn
 from dsocr_batch.pipeline.resume import Plan, is_done, pages_to_read, plan_document, usable_entries
+from dsocr_batch.pipeline.retry import RetryBudget, is_retried
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.records import (
     DocumentRecord,
@@ -165,7 +166,15 @@ class DocumentStore:
             journal=Journal.start(paths.journal, header, entries.values()),
             entries=entries,
             pending=deque(pending),
+            retry_budget=RetryBudget(pending, self._retries_left(entries.values())),
         )
+
+    def _retries_left(self, entries: Iterable[JournalEntry]) -> int | None:
+        """Return how many more pages of a document may be retried, None for any number."""
+        cap = self._settings.retry_cap
+        if cap is None:
+            return None
+        return max(0, cap - sum(is_retried(entry) for entry in entries))
 
     def _finish(self, job: OpenJob, draft: Draft, drawn: Drawn) -> DocumentRecord:
         job.journal.close()

@@ -96,6 +96,7 @@ class Tally:
         self.pages[page.state] += 1
         self.transient_failures += page.failure_class is FailureClass.TRANSIENT
         self.output_tokens += sum(attempt.output_tokens for attempt in page.attempts)
+        self.output_tokens += sum(region.output_tokens for region in page.roi)
         self.render_s += page.timing.render_s
         self.engine_s += page.timing.engine_s
         self._finish_times.append(time.monotonic())

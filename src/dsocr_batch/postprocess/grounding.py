@@ -34,6 +34,9 @@ LABELS = (
 )
 """Labels seen in real output; anything else inside a ref is text that was read on the page."""
 
+_SUFFIX = re.compile(r"(?:_begin|_[0-9]{1,3})\Z")
+_SYNONYMS = {"figure": "image"}
+
 _TABLE_TEXTS = frozenset({"table_caption", "table_footnote"})
 
 _LABEL = rf"(?:{'|'.join(LABELS)})(?:_begin|_[0-9]{{1,3}})?"
@@ -101,6 +104,12 @@ def parse_grounding(raw: str) -> Grounding:
         for part in _split_stripped_heads(block, counters, drop_lone=drop_lone)
     )
     return Grounding(blocks=tuple(_give_tables_back(blocks)), counters=+counters)
+
+
+def base_label(label: str) -> str:
+    """Return which kind of block a label means: ``text`` for ``text_1``, ``image`` for figures."""
+    base = _SUFFIX.sub("", label)
+    return _SYNONYMS.get(base, base)
 
 
 def join_blocks(blocks: Iterable[Block]) -> str:

@@ -16,7 +16,8 @@ from dsocr_batch.postprocess.clean import (
 from dsocr_batch.postprocess.code import as_code, close_code
 from dsocr_batch.postprocess.figures import Figure, mark_figures
 from dsocr_batch.postprocess.grounding import Block, format_block, join_blocks, parse_grounding
-from dsocr_batch.records import Flag, Mode, Region
+from dsocr_batch.postprocess.rereadings import Rereading, merge_rereadings
+from dsocr_batch.records import Flag, Mode, Region, turned_back
 
 POSTPROCESS_VERSION = 2
 """To be raised whenever the same raw text gives another result: records carry it."""
@@ -37,12 +38,21 @@ class ProcessedPage:
     """In reading order, one for each box; also in clean mode if the model wrote boxes."""
     figures: tuple[Figure, ...]
     """Pictures that have a mark in the texts (see ``figures``); none unless asked for."""
+    replaced: Mapping[int, str]
+    """Markdown that a better reading of a region took the place of, by index of the reading."""
     flags: tuple[Flag, ...]
     counters: Mapping[str, int]
     """What was changed, by the step that changed it; only what is above 0."""
 
 
-def process_page(raw_text: str, mode: Mode, *, with_figures: bool = False) -> ProcessedPage:
+def process_page(
+    raw_text: str,
+    mode: Mode,
+    *,
+    with_figures: bool = False,
+    quarter_turns: int = 0,
+    rereadings: Sequence[Rereading] = (),
+) -> ProcessedPage:
     """Return what one page's raw text says; any string gives a result, in linear time.
 
     The result is settled: given it as raw text, this function returns it unchanged.
@@ -51,9 +61,13 @@ def process_page(raw_text: str, mode: Mode, *, with_figures: bool = False) -> Pr
         raw_text: what the model wrote.
         mode: whether the page with its tags is wanted too.
         with_figures: mark where pictures stand; the marks wait for ``figures.link_figures``.
+        quarter_turns: how often the picture that the model saw was turned clockwise; boxes are
+            turned back.
+        rereadings: of regions; those that are better take the place of the page's own text.
     """
     counters: Counter[str] = Counter()
-    blocks = _read_blocks(run_steps(INPUT_STEPS, raw_text, counters), counters)
+    blocks = _first_blocks(raw_text, quarter_turns, counters)
+    blocks, replaced = merge_rereadings(blocks, rereadings, lambda text: _clean(text, Counter()))
     regions = [region for block in blocks for region in block.regions()]
     blocks, figures = mark_figures(blocks) if with_figures else (blocks, ())
 
@@ -76,9 +90,16 @@ def process_page(raw_text: str, mode: Mode, *, with_figures: bool = False) -> Pr
         figures=tuple(
             replace(figure, caption=_clean(figure.caption, Counter())) for figure in figures
         ),
+        replaced=replaced,
         flags=(Flag.TABLE_MENDED,) if counters["tables_mended"] else (),
         counters=+counters,
     )
+
+
+def page_regions(raw_text: str, quarter_turns: int = 0) -> list[Region]:
+    """Return the regions of a page in reading order; arguments as for ``process_page``."""
+    blocks = _first_blocks(raw_text, quarter_turns, Counter())
+    return [region for block in blocks for region in block.regions()]
 
 
 def settle(one_pass: Callable[[str], str], text: str, counters: Counter[str]) -> str:
@@ -96,6 +117,17 @@ def settle(one_pass: Callable[[str], str], text: str, counters: Counter[str]) ->
     counters["unsettled_texts"] += 1
     without_tokens, _ = drop_stray_tags(text)
     return as_code(without_tokens)
+
+
+def _first_blocks(raw_text: str, quarter_turns: int, counters: Counter[str]) -> tuple[Block, ...]:
+    """Return the blocks of a page as the model wrote them, on the page as displayed."""
+    blocks = _read_blocks(run_steps(INPUT_STEPS, raw_text, counters), counters)
+    if quarter_turns == 0:
+        return blocks
+    return tuple(
+        replace(block, boxes=tuple(turned_back(box, quarter_turns) for box in block.boxes))
+        for block in blocks
+    )
 
 
 def _read_blocks(text: str, counters: Counter[str]) -> tuple[Block, ...]:

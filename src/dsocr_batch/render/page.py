@@ -27,6 +27,9 @@ the side of DeepSeek-OCR's largest single view ("Large", deepseek-ocr README).""
 MAX_ENLARGED_DPI = 600
 """A stamp-sized page is not enlarged beyond this: scans hold no more than that."""
 
+MAX_REGION_DPI = 600
+"""A region is enlarged until it fills what the engine looks at, but not beyond this."""
+
 LOW_RESOLUTION_DPI = 72
 """Below this, 10 pt print is less than 10 px high."""
 
@@ -74,7 +77,7 @@ class RenderTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedPage:
-    """A page as pixels."""
+    """A page, or a region of one, as pixels."""
 
     width_pt: float
     """As displayed: the page's rotation is applied."""
@@ -160,8 +163,26 @@ def render_page(document: pymupdf.Document, page_index: int, target: RenderTarge
         return _rasterize(_load_page(document, page_index), target)
 
 
+def render_region(
+    document: pymupdf.Document, page_index: int, box: Box, spec: ImageSpec
+) -> RenderedPage:
+    """Return a region of a page, rendered so large that it fills what the engine looks at.
+
+    Nothing is rendered above ``MAX_REGION_DPI``, and of an image its own pixels are enough.
+
+    Raises:
+        RenderError: PAGE_NOT_LOADABLE, RENDER_ERROR or RENDER_MEMORY.
+    """
+    with _drawing():
+        page = _load_page(document, page_index)
+        clip = pymupdf.Rect(scaled_box(box, page.rect.width, page.rect.height))
+        longest_px = spec.longest_side_px(clip.width, clip.height)
+        most = MAX_REGION_DPI / 72 if page.parent.is_pdf else _image_zoom(page)
+        return _draw(page, min(longest_px / max(clip.width, clip.height), most), clip)
+
+
 def crop_page(document: pymupdf.Document, page_index: int, box: Box, dpi: float) -> Crop:
-    """Return a part of a page, rendered at the resolution at which the page was.
+    """Return a part of a page, rendered at the given resolution.
 
     Raises:
         RenderError: PAGE_NOT_LOADABLE, RENDER_ERROR or RENDER_MEMORY.
@@ -330,17 +351,20 @@ def _rasterize(page: pymupdf.Page, target: RenderTarget) -> RenderedPage:
     is_image = not page.parent.is_pdf
     zoom = _image_zoom(page) if is_image else _page_zoom(long_side_pt, target.dpi)
     longest_px = target.spec.longest_side_px(page.rect.width, page.rect.height)
-    zoom = min(zoom, longest_px / long_side_pt)
+    return _draw(page, min(zoom, longest_px / long_side_pt), page.rect)
+
+
+def _draw(page: pymupdf.Page, zoom: float, clip: pymupdf.Rect) -> RenderedPage:
     pixmap = page.get_pixmap(
-        matrix=pymupdf.Matrix(zoom, zoom), colorspace=pymupdf.csRGB, alpha=False
+        matrix=pymupdf.Matrix(zoom, zoom), clip=clip, colorspace=pymupdf.csRGB, alpha=False
     )
     return RenderedPage(
-        width_pt=page.rect.width,
-        height_pt=page.rect.height,
+        width_pt=clip.width,
+        height_pt=clip.height,
         width_px=pixmap.width,
         height_px=pixmap.height,
         dpi=zoom * 72,
-        low_resolution=not is_image and zoom * 72 < LOW_RESOLUTION_DPI,
+        low_resolution=page.parent.is_pdf and zoom * 72 < LOW_RESOLUTION_DPI,
         damaged=bool(pymupdf.TOOLS.mupdf_warnings()),
         pixels=pixmap.samples,
     )

@@ -64,13 +64,18 @@ class OpenedDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageJob:
-    """One page to render; ``path`` is absolute, with surrogateescapes."""
+    """A page, or a region of it, to render; ``path`` is absolute, with surrogateescapes."""
 
     path: str
     source: Source
     page_index: int
     dpi: int
+    """Of the page. A region is rendered as large as ``spec`` can use."""
     spec: ImageSpec
+    box: Box | None = None
+    """The region; None for the whole page."""
+    quarter_turns: int = 0
+    """Turn the picture clockwise so often."""
     save_png: str | None = None
 
 
@@ -82,7 +87,7 @@ class CropJob:
     source: Source
     page_index: int
     dpi: float
-    """That at which the page was read."""
+    """That at which the page, or this part of it, was read."""
     box: Box
     file: str
 
@@ -108,7 +113,10 @@ class WrittenFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedPage:
-    """A rendered page; ``image`` is None for a blank one, else it lives in the slot."""
+    """A rendered page or region; ``image`` is None if it is blank, else it lives in the slot.
+
+    The sides are those of the page as displayed, also where its image is turned.
+    """
 
     width_pt: float
     height_pt: float
@@ -171,6 +179,8 @@ class RenderWorker:
                 "page_index": job.page_index,
                 "dpi": job.dpi,
                 "spec": asdict(job.spec),
+                "box": job.box,
+                "quarter_turns": job.quarter_turns,
                 "slot_fd": slot.fd,
                 "save_png": job.save_png,
             },
@@ -180,10 +190,12 @@ class RenderWorker:
         _raise_failure(reply, None)
         image = None
         if not reply["blank"]:
+            sides_px = reply["width_px"], reply["height_px"]
+            width_px, height_px = reversed(sides_px) if job.quarter_turns % 2 else sides_px
             image = PageImage(
                 form=job.spec.form,
-                width_px=reply["width_px"],
-                height_px=reply["height_px"],
+                width_px=width_px,
+                height_px=height_px,
                 data=slot.view(reply["size"]),
                 grid=TileGrid(**reply["grid"]),
                 fd=slot.fd,
@@ -216,7 +228,7 @@ class RenderWorker:
                 "file": job.file,
             },
             timeout_s=self._page_timeout_s,
-            what="cutting out a figure",
+            what="cutting out a part of the page",
         )
         _raise_failure(reply, None)
         return WrittenFile(bytes=reply["bytes"], sha256=reply["sha256"])

@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +37,7 @@ from dsocr_batch.render.page import (
     crop_page,
     open_document,
     render_page,
+    render_region,
 )
 
 MAX_OPEN_DOCUMENTS = 4
@@ -105,10 +106,13 @@ class Worker:
             return self._draw(self._document(path, identity), message)
 
     def _draw(self, document: pymupdf.Document, message: Message) -> Message:
-        """Render a page, and fill a slot with it unless it is blank."""
+        """Render a page or a region, and fill a slot with it unless it is blank."""
         spec = _image_spec(message["spec"])
-        target = RenderTarget(dpi=message["dpi"], spec=spec)
-        page = render_page(document, message["page_index"], target)
+        if message["box"] is None:
+            target = RenderTarget(dpi=message["dpi"], spec=spec)
+            page = render_page(document, message["page_index"], target)
+        else:
+            page = render_region(document, message["page_index"], tuple(message["box"]), spec)
         rgb = np.frombuffer(page.pixels, np.uint8).reshape(page.height_px, page.width_px, 3)
         blank = is_blank(rgb, page.dpi)
         if blank and page.damaged:
@@ -118,7 +122,8 @@ class Worker:
             )
         if message["save_png"] is not None:
             _save_png(page, Path(message["save_png"]))
-        data, grid = (b"", NO_TILES) if blank else _prepared(page, spec)
+        turned = _turned(page, message["quarter_turns"])
+        data, grid = (b"", NO_TILES) if blank else _prepared(turned, spec)
         return {
             "width_pt": page.width_pt,
             "height_pt": page.height_pt,
@@ -229,6 +234,16 @@ def _image_spec(message: Message) -> ImageSpec:
         max_side_px=message["max_side_px"],
         vision_mode=None if mode is None else VisionMode(mode),
     )
+
+
+def _turned(page: RenderedPage, quarter_turns: int) -> RenderedPage:
+    """Return a page turned clockwise."""
+    if quarter_turns % 4 == 0:
+        return page
+    rgb = np.frombuffer(page.pixels, np.uint8).reshape(page.height_px, page.width_px, 3)
+    pixels = np.rot90(rgb, -quarter_turns)
+    height_px, width_px, _ = pixels.shape
+    return replace(page, width_px=width_px, height_px=height_px, pixels=pixels.tobytes())
 
 
 def _prepared(page: RenderedPage, spec: ImageSpec) -> tuple[bytes, TileGrid]:

@@ -49,7 +49,10 @@ class Script:
     """What the engine does; ``pages`` overrides by page id, such as ``sub/paper.pdf#2``.
 
     A page may have: ``text``, ``finish`` (stop, length, loop), ``fail`` (a reason), ``lost``
-    (how often the engine is lost on it), ``hang`` (how often it never answers), ``delay_s``.
+    (how often the engine is lost on it), ``hang`` (how often it never answers), ``delay_s``, and
+    ``modes``: the same again by vision mode, which then wins. The n-th region of a page has an
+    id of its own, ``sub/paper.pdf#2@n``. In a text, ``{mode}``, ``{prompt}``, ``{temperature}``,
+    ``{size}`` and ``{digest}`` stand for what the request holds.
     """
 
     delay_s: float = 0.0
@@ -60,7 +63,8 @@ class Script:
     unusable: str | None = None
     form: ImageForm = ImageForm.RGB
     log: str | None = None
-    """File that gets one line for each page that is read to its end."""
+    """File that gets a line for each page that is read to its end: its id, and ``:mode`` if that
+    is not the engine's own."""
     pages: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -116,6 +120,7 @@ class ScriptedEngine:
         digest = hashlib.sha256(request.image.data).hexdigest()[:16]
         request.release_image()
         page = self._script.pages.get(request.page_id, {})
+        page = {**page, **page.get("modes", {}).get(request.vision_mode, {})}
         if self._remaining("hang", request.page_id, page):
             await asyncio.Event().wait()
         await self._spend(page.get("delay_s", self._script.delay_s))
@@ -125,8 +130,18 @@ class ScriptedEngine:
             failure_class = FailureClass(page.get("failure_class", FailureClass.TRANSIENT))
             raise PageReadError(page["fail"], failure_class)
         if self._script.log is not None:
-            _append_line(Path(self._script.log), request.page_id)
-        text = page.get("text", _default_text(request.page_id, digest))
+            other_mode = request.vision_mode is not self._vision_mode
+            mode = f":{request.vision_mode}" if other_mode else ""
+            _append_line(Path(self._script.log), request.page_id + mode)
+        text = page.get("text", _default_text(request.page_id))
+        for name, value in {
+            "digest": digest,
+            "mode": request.vision_mode,
+            "prompt": request.prompt,
+            "temperature": request.temperature,
+            "size": f"{request.image.width_px}x{request.image.height_px}",
+        }.items():
+            text = text.replace(f"{{{name}}}", str(value))
         return Reading(
             text=text,
             finish_reason=FinishReason(page.get("finish", FinishReason.STOP)),
@@ -161,10 +176,12 @@ def _append_line(path: Path, line: str) -> None:
         file.write(line + "\n")
 
 
-def _default_text(page_id: str, digest: str) -> str:
+def _default_text(page_id: str) -> str:
+    if "@" in page_id:
+        return f"Region {page_id}, its pixels are {{digest}}.\n"
     return (
         "<|ref|>title<|/ref|><|det|>[[100, 50, 900, 90]]<|/det|>\n"
         f"# Page {page_id}\n\n"
         "<|ref|>text<|/ref|><|det|>[[100, 100, 900, 400]]<|/det|>\n"
-        f"Its pixels are {digest}.\n"
+        "Its pixels are {digest}.\n"
     )
