@@ -384,6 +384,39 @@ def test_one_deadly_page_costs_no_other(corpus: Path, out: Path, script: Script)
     assert failed == [("doc3", 2)]
 
 
+def many_in_flight(
+    tmp_path: Path, deadly: dict[str, float]
+) -> tuple[Path, dict[str, dict[str, float]]]:
+    """Return a folder of 144 pages, and what makes the engine die while 64 of them are in it."""
+    folder = write_pdf(tmp_path / "in" / "many.pdf", [f"page {n}" for n in range(144)]).parent
+    pages: dict[str, dict[str, float]] = {
+        f"many.pdf#{number}": {"hang": 1} for number in range(1, 64)
+    }
+    return folder, pages | {"many.pdf#64": deadly}
+
+
+def test_after_a_loss_fresh_pages_go_on_while_suspects_are_read_one_by_one(
+    tmp_path: Path, out: Path, script: Script
+) -> None:
+    folder, pages = many_in_flight(tmp_path, {"lost": 1})
+    slow_suspects = {name: {**page, "delay_s": 0.5} for name, page in pages.items()}
+    with running(folder, script(pages=slow_suspects), out, "--batch-pages", "64"):
+        wait_until(lambda: len(set(pages_read(tmp_path)) - set(pages)) >= 75)
+    suspects = set(pages_read(tmp_path)) & set(pages)
+    assert len(suspects) <= 15, "the others waited for them"
+
+
+def test_of_64_pages_in_flight_only_the_deadly_one_is_quarantined(
+    tmp_path: Path, out: Path, script: Script
+) -> None:
+    folder, pages = many_in_flight(tmp_path, {"lost": 99})
+    done = read(folder, script(pages=pages), out, "--batch-pages", "64")
+    assert done.status == 3, done.stderr
+    failed = [p for p in record_of(out, "many")["pages"] if p["state"] != "ok"]
+    assert [(p["page_number"], p["reason_code"]) for p in failed] == [(64, "engine_crashed")]
+    assert set(Counter(pages_read(tmp_path)).values()) == {1}
+
+
 def test_many_pages_that_fail_by_their_own_fault_do_not_stop_a_run(
     tmp_path: Path, out: Path, script: Script
 ) -> None:
