@@ -76,9 +76,10 @@ def merge_rereadings(
         index = waiting.pop((block.label, block.boxes[0]), None)
         if index is None:
             continue
-        original, markdown = clean(block.text), rereadings[index].markdown
+        original = clean(block.text)
+        markdown = _with_level(original, rereadings[index].markdown)
         if markdown != original and is_better(block.label, original, markdown):
-            merged[position] = replace(block, text=_with_level(original, markdown))
+            merged[position] = replace(block, text=markdown)
             originals[index] = original
     return tuple(merged), originals
 

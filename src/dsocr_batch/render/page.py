@@ -178,7 +178,8 @@ def render_region(
         clip = pymupdf.Rect(scaled_box(box, page.rect.width, page.rect.height))
         longest_px = spec.longest_side_px(clip.width, clip.height)
         most = MAX_REGION_DPI / 72 if page.parent.is_pdf else _image_zoom(page)
-        return _draw(page, min(longest_px / max(clip.width, clip.height), most), clip)
+        # One less, for the edges of a region lie within pixels, and these are drawn too.
+        return _draw(page, min((longest_px - 1) / max(clip.width, clip.height), most), clip)
 
 
 def crop_page(document: pymupdf.Document, page_index: int, box: Box, dpi: float) -> Crop:
