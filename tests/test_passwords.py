@@ -119,3 +119,13 @@ def test_a_password_file_that_cannot_serve_is_refused_without_quoting_it(
     assert says in " ".join(refused.stderr.split())
     assert "secret" not in refused.stderr
     assert not out.exists()
+
+
+def test_pictures_are_cut_out_of_encrypted_documents_too(
+    locked: Path, out: Path, script: Script, keys: Path
+) -> None:
+    picture = {"text": "<|ref|>image<|/ref|><|det|>[[100, 100, 500, 300]]<|/det|>\n"}
+    options = ("--password-file", keys, "--save-figures")
+    done = read(locked, script(pages={"first.pdf#1": picture}), out, *options)
+    assert done.status == 0, done.stderr
+    assert record_of(out, "first")["counters"]["figures_saved"] == 1

@@ -83,6 +83,23 @@ def test_a_retry_never_makes_a_page_worse(paper: Path, out: Path, script: Script
     assert "lost 2 times" in attempts(out, 4)[1]["error"]
 
 
+def test_a_retry_that_failed_for_a_passing_reason_is_made_by_a_rerun(
+    paper: Path, out: Path, script: Script, tmp_path: Path
+) -> None:
+    first = {"text": "plain words", "modes": {"large": {"fail": "out of luck"}}}
+    options = ("--retry-large", "--discard-raw")
+    assert read(paper, script(pages=scripted(p2=first)), out, *options).status == 0
+    lost = read(paper, script(pages=scripted(p2={"fail": "no luck at all"})), out, *options)
+    assert lost.status == 0, lost.stderr
+    assert "plain words" in (out / "a.md").read_text("utf-8"), "it was read once"
+    good = {"text": "plain words", "modes": {"large": GOOD}}
+    assert read(paper, script(pages=scripted(p2=good)), out, *options).status == 0
+    assert "plain words" not in (out / "a.md").read_text("utf-8")
+    assert read(paper, script(unusable="nothing is left to read"), out, *options).status == 0
+    assert Counter(pages_read(tmp_path))["a.pdf#1"] == 1
+    assert not list((out / ".dsocr" / "pages").rglob("*.gz"))
+
+
 @pytest.mark.parametrize("batch_pages", ["1", "8"])
 def test_the_cap_counts_pages_in_page_order_whichever_is_read_first(
     paper: Path, out: Path, script: Script, tmp_path: Path, batch_pages: str

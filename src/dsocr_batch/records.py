@@ -173,7 +173,9 @@ class Attempt:
     engine_s: float
     chosen: bool = True
     error: str | None = None
-    """Why there is no text: the engine failed, or, of a retry, the renderer."""
+    """Why there is no text."""
+    failure_class: FailureClass | None = None
+    """Whose fault that is; a rerun reads a page again of which an attempt failed ``transient``."""
     vision_mode: VisionMode | None = None
     """None for an engine without vision modes."""
     dpi: float | None = None
@@ -198,6 +200,8 @@ class RegionReading:
     """``ok``, ``truncated`` or ``failed``; ``blank``: there is nothing to read in it."""
     error: str | None = None
     """Why it is failed or truncated."""
+    failure_class: FailureClass | None = None
+    """As for an attempt."""
     finish_reason: FinishReason | None = None
     output_tokens: int = 0
     dpi: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -41,8 +42,13 @@ def _traceback(ending: Ending) -> Iterator[str]:
         yield f"a traceback:\n{ending.stderr}"
 
 
+def page_of(read: str) -> str:
+    """Return the page of which this is a reading: ``a.pdf#2`` for ``a.pdf#2@1`` too."""
+    return re.split("[:@]", read)[0]
+
+
 def in_flight(scene: Scene) -> set[str]:
-    """Return the pages that were read and did not get into a journal that still counts."""
+    """Return the readings that did not get into a journal that still counts."""
     kept: set[str] = set()
     for name in scene.documents:
         journal = load_journal(document_paths(scene.out, name).journal)
@@ -52,10 +58,11 @@ def in_flight(scene: Scene) -> set[str]:
                 for number, entry in journal.entries.items()
                 if entry.page.state in SETTLED
             }
-    return set(scene.reads()) - kept
+    return {read for read in scene.reads() if page_of(read) not in kept}
 
 
-def too_many_in_flight(scene: Scene, pages: set[str]) -> Iterator[str]:
+def too_many_in_flight(scene: Scene, readings: set[str]) -> Iterator[str]:
+    pages = set(map(page_of, readings))
     same = [page for page in pages if scene.is_unchanged(page.rpartition("#")[0])]
     if len(same) > IN_FLIGHT_MAX:
         yield f"{len(same)} pages were in flight: {sorted(same)}"

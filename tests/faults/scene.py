@@ -68,6 +68,9 @@ class Scene:
             self.options += ["--mode", "grounded"]
         if shape.random() < 0.3:
             self.options += ["--save-images"]
+        self._pages: dict[str, Any] = {}
+        if shape.random() < 0.5:
+            self._read_again(shape)
         self.endings: list[Ending] = []
         """Of the disturbed runs."""
         self.undo = ExitStack()
@@ -77,6 +80,17 @@ class Scene:
         self._temp = folder / "tmp"
         self._temp.mkdir()
         self._started = 0
+
+    def _read_again(self, shape: random.Random) -> None:
+        """Have pages retried, some of them with success, and their regions read."""
+        self.options += ["--retry-large", "--retry-large-cap", str(shape.randint(1, 4))]
+        if "grounded" in self.options:
+            self.options += ["--roi-second-pass", "--roi-label", "text", "--roi-merge"]
+        box = "<|ref|>text<|/ref|><|det|>[[90, 90, 700, 200]]<|/det|>"
+        better = {"text": f"{box}\nIn large, and longer than before: {{digest}}{{digest}}"}
+        for page_id in sorted(self.page_ids):
+            if shape.random() < 0.5:
+                self._pages[page_id] = {"modes": {"large": better}}
 
     # ---- runs ------------------------------------------------------------------------------
 
@@ -122,7 +136,7 @@ class Scene:
     def _command(self, output: Path, script: dict[str, Any], *options: str | Path) -> list[str]:
         self._started += 1
         path = self.folder / f"script-{self._started}.json"
-        path.write_text(json.dumps(script), encoding="utf-8")
+        path.write_text(json.dumps({"pages": self._pages, **script}), encoding="utf-8")
         return read_command(self.corpus, path, output, *self.options, *options)
 
     def _start(
@@ -142,7 +156,7 @@ class Scene:
     # ---- what is to be seen ----------------------------------------------------------------
 
     def reads(self) -> list[str]:
-        """Return the ids of the pages that the engine has read to their end, in order."""
+        """Return what the engine has read to its end, in order: pages, in a mode, and regions."""
         return self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []
 
     def wait_for_pages(self, run: subprocess.Popen[bytes], share: float = 0.8) -> None:

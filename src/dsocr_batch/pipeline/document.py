@@ -42,7 +42,8 @@ class OpenJob:
     page_count: int
     journal: Journal
     entries: dict[int, JournalEntry]
-    """Finished pages by page number."""
+    """Finished pages by page number, those too that are read again because a retry or a region of
+    them failed."""
     pending: deque[int]
     """Indices (0-based) of pages that are not yet being rendered."""
     retry_budget: RetryBudget

@@ -110,7 +110,7 @@ def _failed(
         reason_code=reason_code,
         reason=reason,
         failure_class=failure_class,
-        attempts=(replace(attempt, error=reason),),
+        attempts=(replace(attempt, error=reason, failure_class=failure_class),),
     )
     return JournalEntry(page=failed, raw_text="")
 

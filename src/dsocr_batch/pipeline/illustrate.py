@@ -16,7 +16,7 @@ from dsocr_batch.names import display_path
 from dsocr_batch.pipeline.document import MAX_TIMEOUTS, OpenJob
 from dsocr_batch.pipeline.draft import Draft
 from dsocr_batch.pipeline.roi import is_too_small, padded
-from dsocr_batch.records import Box, Extra, OutputFile, PageState, ReasonCode
+from dsocr_batch.records import Box, Extra, FailureClass, OutputFile, PageState, ReasonCode
 from dsocr_batch.render.pool import CropJob, LayoutJob, RenderFailed, RenderWorker, WrittenFile
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ FIGURES_FAILED = "figures_failed"
 FIGURE_COUNTERS = (FIGURES_SAVED, FIGURES_TOO_SMALL, FIGURES_FAILED)
 REGION_IMAGES_FAILED = "roi_images_failed"
 LAYOUTS_FAILED = "layouts_failed"
+FAILED_FOR_NOW = "pictures_failed_for_now"
+"""Pictures of all kinds that a rerun tries again: it was not the document's fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +52,11 @@ async def illustrate(
         OutputNotWritable: a file cannot be written.
     """
     counters: Counter[str] = Counter()
-    regions, counters[REGION_IMAGES_FAILED] = await _cut(worker, job, _regions(job, draft))
+    regions = await _cut(worker, job, _regions(job, draft), counters, REGION_IMAGES_FAILED)
     figures: dict[tuple[int, int], OutputFile] = {}
     if Extra.FIGURES in extras:
         wanted = _figures(job, draft, counters)
-        figures, counters[FIGURES_FAILED] = await _cut(worker, job, wanted)
+        figures = await _cut(worker, job, wanted, counters, FIGURES_FAILED)
         counters[FIGURES_SAVED] = len(figures)
     layout = None
     if Extra.LAYOUT in extras:
@@ -106,14 +108,18 @@ def _regions(job: OpenJob, draft: Draft) -> Iterator[_Picture]:
 
 
 async def _cut(
-    worker: RenderWorker, job: OpenJob, pictures: Iterable[_Picture]
-) -> tuple[dict[tuple[int, int], OutputFile], int]:
-    """Write pictures; return those that are there, and how many could not be made."""
+    worker: RenderWorker,
+    job: OpenJob,
+    pictures: Iterable[_Picture],
+    counters: Counter[str],
+    failed: str,
+) -> dict[tuple[int, int], OutputFile]:
+    """Write pictures and return those that are there; ``failed`` counts the others."""
     files: dict[tuple[int, int], OutputFile] = {}
-    failed = timeouts = 0
+    timeouts = 0
     for picture in pictures:
         if timeouts >= MAX_TIMEOUTS:
-            failed += 1
+            counters[failed] += 1
             continue
         crop = CropJob(
             path=job.document.path,
@@ -129,11 +135,12 @@ async def _cut(
             name = display_path(picture.path.name)
             log.warning("%s: %s: %s", job.source.path, name, failure.reason)
             timeouts += failure.reason_code is ReasonCode.RENDER_TIMEOUT
-            failed += 1
+            counters[failed] += 1
+            counters[FAILED_FOR_NOW] += failure.failure_class is FailureClass.TRANSIENT
             continue
         file = _output_file(picture.path, job, written)
         files[picture.page_number, picture.number] = file
-    return files, failed
+    return files
 
 
 async def _draw_layout(
@@ -152,6 +159,7 @@ async def _draw_layout(
     except RenderFailed as failure:
         log.warning("%s: no layout: %s", job.source.path, failure.reason)
         counters[LAYOUTS_FAILED] += 1
+        counters[FAILED_FOR_NOW] += failure.failure_class is FailureClass.TRANSIENT
         return None
     return _output_file(job.paths.layout, job, written)
 

@@ -20,6 +20,7 @@ from dsocr_batch.output.record import DamagedError, read_if_exists, read_record
 from dsocr_batch.pipeline.draft import Draft, compose
 from dsocr_batch.pipeline.finish import Finished, Provenance, finish_document, write_document
 from dsocr_batch.pipeline.illustrate import (
+    FAILED_FOR_NOW,
     FIGURE_COUNTERS,
     LAYOUTS_FAILED,
     REGION_IMAGES_FAILED,
@@ -174,7 +175,7 @@ def _kept_pictures(
     figures: dict[tuple[int, int], OutputFile] = {}
     layout = None
     regions = _region_images(paths, draft, outputs)
-    still_true.append(REGION_IMAGES_FAILED)
+    still_true += (REGION_IMAGES_FAILED, FAILED_FOR_NOW)
     if list(map(figure_regions, before)) == list(map(figure_regions, now)):
         figures = _figure_files(paths, draft, outputs)
         still_true += FIGURE_COUNTERS

@@ -12,7 +12,12 @@ from dsocr_batch.names import display_path
 from dsocr_batch.output.journal import LoadedJournal
 from dsocr_batch.output.paths import DocumentPaths
 from dsocr_batch.output.record import DamagedError, outputs_intact, read_record
-from dsocr_batch.pipeline.illustrate import FIGURES_FAILED, LAYOUTS_FAILED, REGION_IMAGES_FAILED
+from dsocr_batch.pipeline.illustrate import (
+    FAILED_FOR_NOW,
+    FIGURES_FAILED,
+    LAYOUTS_FAILED,
+    REGION_IMAGES_FAILED,
+)
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.records import (
     DocumentRecord,
@@ -126,7 +131,7 @@ def _lacks_extras(record: DocumentRecord, settings: PipelineSettings) -> bool:
     regions do: the same corpus would have both kinds.
     """
     has, wanted = frozenset(record.extras), settings.extras
-    if wanted - has or _IN_THE_TEXT & (has - wanted):
+    if wanted - has or _IN_THE_TEXT & (has - wanted) or record.counters.get(FAILED_FOR_NOW):
         return True
     asked = {FIGURES_FAILED: Extra.FIGURES in wanted, LAYOUTS_FAILED: Extra.LAYOUT in wanted}
     asked[REGION_IMAGES_FAILED] = True
@@ -148,9 +153,12 @@ def _can_be_written_again(paths: DocumentPaths) -> bool:
 
 
 def _to_be_read(page: PageRecord, settings: PipelineSettings) -> bool:
+    """Tell whether a page is not settled; one that has its text is not if a retry failed."""
     match page.state:
         case PageState.OK | PageState.BLANK | PageState.TRUNCATED:
-            return False
+            failed = [attempt.failure_class for attempt in page.attempts]
+            failed += [region.failure_class for region in page.roi]
+            return any(_to_be_retried(one, settings) for one in failed if one is not None)
         case PageState.NOT_REQUESTED:
             return True
         case PageState.FAILED:

@@ -95,6 +95,7 @@ def _region_reading(number: int, region: Region, reading: JournalEntry) -> Regio
         box=region.box,
         state=page.state,
         error=page.reason,
+        failure_class=page.failure_class,
         finish_reason=finish_reason(reading),
         output_tokens=sum(attempt.output_tokens for attempt in page.attempts),
         dpi=page.dpi,

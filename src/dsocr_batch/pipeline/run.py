@@ -359,8 +359,12 @@ class Run:
 
     async def _settle_page(self, job: OpenJob, entry: JournalEntry) -> None:
         """Bring a page to its one state; the last page of a document finishes it."""
+        known = job.entries.get(entry.page.page_number)
+        if known is not None and entry.page.state is PageState.FAILED:
+            entry = known  # what an earlier run read of it is better than nothing
+        else:
+            await self._store.append(job, entry)
         page = entry.page
-        await self._store.append(job, entry)
         del job.in_flight[page.page_number - 1]
         self._tally.page_finished(page)
         if page.state in (PageState.FAILED, PageState.TRUNCATED):

@@ -35,6 +35,7 @@ from dsocr_batch.records import (
     FailureClass,
     JournalEntry,
     JournalHeader,
+    PageState,
     Source,
 )
 from dsocr_batch.render.pool import OpenedDocument, RenderFailed
@@ -152,7 +153,10 @@ class DocumentStore:
         pages = {number: entry.page for number, entry in entries.items()}
         pending = pages_to_read(opened.page_count, pages, self._settings)
         for page_index in pending:
-            entries.pop(page_index + 1, None)
+            if page_index + 1 in pages and pages[page_index + 1].state is PageState.FAILED:
+                del entries[page_index + 1]
+        waiting = set(pending)
+        settled = [entry for number, entry in entries.items() if number - 1 not in waiting]
         header = JournalHeader(
             source=opened.source,
             settings_digest=self._settings.digest,
@@ -166,7 +170,7 @@ class DocumentStore:
             journal=Journal.start(paths.journal, header, entries.values()),
             entries=entries,
             pending=deque(pending),
-            retry_budget=RetryBudget(pending, self._retries_left(entries.values())),
+            retry_budget=RetryBudget(pending, self._retries_left(settled)),
         )
 
     def _retries_left(self, entries: Iterable[JournalEntry]) -> int | None:
@@ -185,7 +189,10 @@ class DocumentStore:
         return record
 
     def _discard_raw(self, record: DocumentRecord, paths: DocumentPaths) -> None:
-        if self._settings.discard_raw and record.state is DocumentState.OK:
+        """Remove the raw text, if asked to, of a document of which no rerun wants anything."""
+        if not self._settings.discard_raw or record.state is not DocumentState.OK:
+            return
+        if is_done(record, paths, self._settings):
             remove_output(paths.journal)
 
     def _unreadable(self, document: Document, plan: Plan, failure: RenderFailed) -> DocumentRecord:
