@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from documents import rgb_up_to
-from dsocr_batch.records import ReasonCode
+from dsocr_batch.prepare.image import ImageForm, ImageSpec
+from dsocr_batch.profiles import VisionMode
+from dsocr_batch.records import Box, ReasonCode
 from dsocr_batch.render.page import (
+    MAX_REGION_DPI,
     RenderedPage,
     RenderError,
     RenderTarget,
     open_document,
     render_page,
+    render_region,
 )
 from privileges import as_nobody
 
@@ -393,3 +397,31 @@ for page_index, max_side_px in ((0, 12960), (1, 2560)):
     except RenderError as error:
         print(error.reason_code)
 """
+
+
+def region(path: Path, box: Box, spec: ImageSpec) -> RenderedPage:
+    with open_document(str(path)) as document:
+        return render_region(document, 0, box, spec)
+
+
+@pytest.mark.parametrize("mode", VisionMode)
+@pytest.mark.parametrize("box", [(100, 100, 900, 140), (100, 100, 300, 900), (0, 0, 999, 999)])
+def test_a_region_fills_what_a_vision_mode_looks_at(
+    tmp_path: Path, mode: VisionMode, box: Box
+) -> None:
+    spec = ImageSpec(form=ImageForm.VIEWS, vision_mode=mode)
+    found = region(make_pdf(tmp_path / "a.pdf"), box, spec)
+    most = spec.longest_side_px(found.width_pt, found.height_pt)
+    assert most - 2 <= max(found.width_px, found.height_px) <= most
+
+
+def test_a_tiny_region_is_not_enlarged_without_end(tmp_path: Path) -> None:
+    found = region(make_pdf(tmp_path / "a.pdf"), (100, 100, 110, 110), rgb_up_to(1024))
+    assert found.dpi == MAX_REGION_DPI
+
+
+def test_a_region_of_an_image_keeps_its_own_pixels(tmp_path: Path) -> None:
+    half_red((500, 500)).save(tmp_path / "a.png")
+    found = region(tmp_path / "a.png", (0, 0, 500, 999), rgb_up_to(1024))
+    assert (found.width_px, found.height_px) in {(250, 500), (251, 500)}
+    assert (as_array(found)[:250, :249] == RED).all()
