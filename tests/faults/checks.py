@@ -12,7 +12,7 @@ from typing import Any
 
 from dsocr_batch.output.journal import load_journal
 from dsocr_batch.output.paths import document_paths
-from dsocr_batch.records import PageState
+from dsocr_batch.records import FailureClass, PageRecord, PageState
 from faults.kinds import Kind
 from faults.scene import Ending, Scene
 from outputs import comparable
@@ -56,9 +56,16 @@ def in_flight(scene: Scene) -> set[str]:
             kept |= {
                 f"{name}#{number}"
                 for number, entry in journal.entries.items()
-                if entry.page.state in SETTLED
+                if _is_settled(entry.page)
             }
     return {read for read in scene.reads() if page_of(read) not in kept}
+
+
+def _is_settled(page: PageRecord) -> bool:
+    """Tell whether no rerun reads a page again; it does if a retry or a region failed for now."""
+    failed = [attempt.failure_class for attempt in page.attempts]
+    failed += [region.failure_class for region in page.roi]
+    return page.state in SETTLED and FailureClass.TRANSIENT not in failed
 
 
 def too_many_in_flight(scene: Scene, readings: set[str]) -> Iterator[str]:
