@@ -18,7 +18,9 @@ def encode_png(rgb: bytes, width_px: int, height_px: int, dpi: float) -> bytes:
     return buffer.getvalue()
 
 
-JPEG_QUALITY = 90
+JPEG_QUALITY = 95
+"""With full colour resolution no loss is visible: PSNR 55 dB in the mean, 43 dB at worst, in 6 ms a
+page; PNG takes 31 ms (NOTES.md, "OpenAI-compatible servers")."""
 
 
 def encode_jpeg(rgb: bytes, width_px: int, height_px: int, dpi: float) -> bytes:

@@ -1,0 +1,1 @@
+"""DeepSeek-OCR behind HTTP: ``vllm serve``, deepseek-ocr.rs, any OpenAI-compatible server."""
