@@ -3,6 +3,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import secrets
+import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,10 +37,10 @@ from hostile_server import (
 
 SOON = Patience(tries=3, limit_s=2.0, first_pause_s=0.01, max_pause_s=0.05)
 QUICK = Timing(
-    first_token_s=0.5,
-    next_token_s=0.5,
+    first_token_s=20,
+    next_token_s=20,
     survey=Patience(tries=1, limit_s=0.2, first_pause_s=0.01),
-    start=Patience(tries=None, limit_s=1.0, first_pause_s=0.05, max_pause_s=0.1),
+    start=Patience(tries=None, limit_s=2.0, first_pause_s=0.05, max_pause_s=0.1),
     page=SOON,
 )
 
@@ -225,6 +228,37 @@ def test_a_nonsensical_count_of_tokens_does_no_harm(tokens: Any) -> None:
         assert isinstance(outcome, PageReadError)
 
 
+ROWS = "".join(f"<tr><td>{number}</td></tr>" for number in range(2000))
+
+
+def test_a_page_that_loops_is_aborted_and_keeps_its_good_part() -> None:
+    is_aborted = threading.Event()
+
+    async def counts_for_ever(request: Request, reply: Reply) -> None:
+        try:
+            await writes("# A page with a table\n\n" + ROWS)(request, reply)
+        except ConnectionError:
+            is_aborted.set()
+            raise
+
+    with HostileServer(plan={0: counts_for_ever}) as server:
+        lost, good = read(engine_for(server), request_for(1), request_for(2))
+        assert is_aborted.wait(5)
+    outcome = reading(lost)
+    assert outcome.finish_reason is FinishReason.LOOP
+    assert outcome.text.startswith("# A page with a table")
+    assert len(outcome.text) < len(ROWS) / 4
+    assert 0 < outcome.output_tokens < 6000
+    assert isinstance(good, Reading)
+
+
+def test_a_page_that_looped_into_the_limit_is_told_as_looping() -> None:
+    with HostileServer(otherwise=writes("words " + "□" * 700, "length")) as server:
+        outcome = reading(read_one(server))
+    assert outcome.finish_reason is FinishReason.LOOP
+    assert len(outcome.text) < 20
+
+
 # ---- trouble with one page ---------------------------------------------------------------------
 
 
@@ -239,9 +273,8 @@ def test_a_nonsensical_count_of_tokens_does_no_harm(tokens: Any) -> None:
         drops_after(1),
         drops_after(6),
         writes("no reason to stop", finish_reason=None),
-        waits(5),
     ],
-    ids=["500", "502", "429", "503", "no answer", "cut early", "cut late", "no end", "silence"],
+    ids=["500", "502", "429", "503", "no answer", "cut early", "cut late", "no end"],
 )
 def test_a_page_that_met_a_passing_trouble_is_read_again_whole(trouble: Behaviour) -> None:
     with HostileServer(plan={1: trouble}) as server:
@@ -252,6 +285,28 @@ def test_a_page_that_met_a_passing_trouble_is_read_again_whole(trouble: Behaviou
         server.read[3],
     ]
     assert server.read[1] == server.read[2]  # the page that was asked for twice
+
+
+async def _falls_silent(_: Request, reply: Reply) -> None:
+    await reply.begin_stream()
+    await reply.delta("so far")
+    await asyncio.sleep(60)
+
+
+async def _keeps_alive_but_says_nothing(_: Request, reply: Reply) -> None:
+    await reply.begin_stream()
+    while True:
+        await reply.chunk(b": ping\n\n")
+        await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("silence", [waits(60), _falls_silent, _keeps_alive_but_says_nothing])
+def test_a_page_on_which_the_server_falls_silent_is_read_again(silence: Behaviour) -> None:
+    soon = replace(QUICK, first_token_s=1.0, next_token_s=1.0)
+    with HostileServer(plan={0: silence}) as server:
+        outcome = read(engine_for(server, soon), request_for(1))[0]
+        assert len(server.pages) > 1
+    assert reading(outcome).text == server.read[0]
 
 
 async def _garbage(_: Request, reply: Reply) -> None:
@@ -286,7 +341,7 @@ async def _endless(_: Request, reply: Reply) -> None:
 async def _endless_piece(_: Request, reply: Reply) -> None:
     await reply.begin_stream()
     while True:
-        await reply.delta("more " * 5000)
+        await reply.delta(secrets.token_hex(10_000))
 
 
 async def _zipped(_: Request, reply: Reply) -> None:
@@ -393,7 +448,7 @@ def test_a_page_that_always_fails_where_another_can_be_read_is_failed_alone() ->
     assert isinstance(outcomes[0], PageReadError)
     assert outcomes[0].failure_class is FailureClass.TRANSIENT
     assert all(isinstance(outcome, Reading) for outcome in outcomes[1:])
-    assert len(server.pages) == 3 + 1 + 8
+    assert sum(page.picture == poison for page in server.pages) == 3 + 1
 
 
 def test_a_server_may_be_busy_for_longer_than_it_may_fail() -> None:
@@ -598,6 +653,14 @@ def test_a_server_that_does_not_answer_is_told_at_once() -> None:
         engine_for(server)
 
 
+def test_a_server_whose_context_is_too_small_for_a_page_is_unusable() -> None:
+    with (
+        HostileServer(max_model_len=1024) as server,
+        pytest.raises(EngineUnusable, match=r"leaves 0 beside a page.*--max-model-len"),
+    ):
+        engine_for(server)
+
+
 KEY = "sk-very-secret"
 
 
@@ -681,7 +744,7 @@ def test_a_vllm_with_an_ngram_guard_is_given_it_with_every_page() -> None:
     assert page.body["vllm_xargs"] == {
         "ngram_size": 20,
         "window_size": 50,
-        "whitelist_token_ids": [128821, 128822],
+        "whitelist_token_ids": [128822, 128821],
     }
     assert engine.identity.settings["ngram_size"] == 20
 

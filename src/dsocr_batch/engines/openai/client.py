@@ -17,6 +17,7 @@ import aiohttp
 import msgspec
 from aiohttp.http_exceptions import HttpProcessingError
 
+from dsocr_batch import __version__
 from dsocr_batch.engines.openai.address import Address
 from dsocr_batch.engines.openai.failures import (
     BrokenReplyError,
@@ -56,7 +57,11 @@ class Client:
 
     def __init__(self, address: Address, *, connections: int) -> None:
         self._address = address
-        headers = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
+        headers = {
+            "Accept-Encoding": "identity",
+            "Content-Type": "application/json",
+            "User-Agent": f"dsocr-batch/{__version__}",
+        }
         if address.key is not None:
             headers["Authorization"] = f"Bearer {address.key}"
         self._session = aiohttp.ClientSession(
@@ -134,6 +139,8 @@ class Client:
                         on_text()
                         timeout_s = next_token_s
                         limit.reschedule(loop.time() + timeout_s)
+                    if transcript.is_lost:
+                        return
                 await _end(response)
         except TimeoutError as error:
             raise UnavailableError(f"no text for {timeout_s:.0f} s") from error

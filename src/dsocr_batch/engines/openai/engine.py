@@ -7,6 +7,7 @@ belong to the settings of the run; and again at each start, for it may have beco
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -45,6 +46,8 @@ from dsocr_batch.engines.openai.transcript import Transcript
 from dsocr_batch.engines.openai.wire import IMAGE_MARKER, page_body
 from dsocr_batch.errors import EngineUnusable, UsageError
 from dsocr_batch.options import EngineOptions
+from dsocr_batch.postprocess.repetition import LOOP_DETECTOR_VERSION
+from dsocr_batch.prepare.encode import JPEG_QUALITY
 from dsocr_batch.prepare.image import ImageForm, ImageSpec, PageImage
 from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import FailureClass, Mode
@@ -135,13 +138,12 @@ class _Settings:
         if vision_mode is None and options.retry_large:
             vision_mode = VisionMode.GUNDAM
         context = findings.server.max_model_len or CONTEXT_TOKENS
-        prompt_tokens = MOST_VISION_TOKENS + max(map(most_text_tokens, prompts))
-        fitting = context - prompt_tokens
-        if (options.max_tokens or 1) > fitting:
-            raise UsageError(
-                f"--max-tokens {options.max_tokens or 'by default'}: the server's context of "
-                f"{context} tokens leaves {fitting} beside the prompt and a page's image"
-            )
+        fitting = context - MOST_VISION_TOKENS - max(map(most_text_tokens, prompts))
+        beside = f"the server's context of {context} tokens leaves {max(0, fitting)} beside a page"
+        if fitting < 1:
+            raise EngineUnusable(f"{beside}. Start vLLM with --max-model-len {CONTEXT_TOKENS}.")
+        if options.max_tokens is not None and options.max_tokens > fitting:
+            raise UsageError(f"--max-tokens {options.max_tokens}: {beside}")
         return cls(
             capacity=options.batch_pages or CAPACITIES[findings.server.kind],
             max_tokens=options.max_tokens or fitting,
@@ -186,8 +188,9 @@ class OpenAIEngine:
                 "max_tokens": self._settings.max_tokens,
                 "ngram_size": guard.size if guard else None,
                 "ngram_window": guard.window if guard else None,
-                "ngram_whitelist": " ".join(map(str, guard.whitelist)) if guard else None,
-                "image": ImageForm.JPEG.value,
+                "ngram_whitelist": json.dumps(guard.whitelist) if guard else None,
+                "image": f"jpeg {JPEG_QUALITY}",
+                "loop_detector": LOOP_DETECTOR_VERSION,
             },
         )
 

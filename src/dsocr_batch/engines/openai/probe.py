@@ -78,15 +78,16 @@ class NgramGuard:
 
     size: int
     window: int
-    whitelist: tuple[int, ...]
-    """Tokens that may."""
+    whitelist: tuple[str, ...] = ()
+    """Texts of tokens that may."""
+    whitelist_ids: tuple[int, ...] = ()
 
     def as_xargs(self) -> dict[str, Any]:
         """Return it as ``vllm_xargs``, for vLLM's ``NGramPerReqLogitsProcessor``."""
         return {
             "ngram_size": self.size,
             "window_size": self.window,
-            "whitelist_token_ids": list(self.whitelist),
+            "whitelist_token_ids": list(self.whitelist_ids),
         }
 
 
@@ -150,11 +151,13 @@ async def _guard(client: Client, server: Server, wishes: Wishes) -> NgramGuard |
                 "here too."
             )
         return None
-    whitelist = DEFAULT_WHITELIST if wishes.ngram_whitelist is None else wishes.ngram_whitelist
+    given = DEFAULT_WHITELIST if wishes.ngram_whitelist is None else wishes.ngram_whitelist
+    whitelist = tuple(sorted(set(given)))
     return NgramGuard(
         size=wishes.ngram_size or DEFAULT_NGRAM_SIZE,
         window=wishes.ngram_window or DEFAULT_NGRAM_WINDOW,
-        whitelist=tuple(sorted({await token_id(client, server, token) for token in whitelist})),
+        whitelist=whitelist,
+        whitelist_ids=tuple([await token_id(client, server, token) for token in whitelist]),
     )
 
 
@@ -223,7 +226,7 @@ async def has_ngram_guard(client: Client, server: Server) -> bool:
         "ignore_eos": True,
         "logit_bias": {str(favourite): _FAVOUR},
         "return_token_ids": True,
-        "vllm_xargs": NgramGuard(size=2, window=_GUARD_TOKENS, whitelist=()).as_xargs(),
+        "vllm_xargs": NgramGuard(size=2, window=_GUARD_TOKENS).as_xargs(),
     }
     completion = await client.complete(
         msgspec.json.encode(body), Completion, timeout_s=ANSWER_TIMEOUT_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dsocr_batch.engines.base import Reading
+from dsocr_batch.engines.guard import LoopGuard
 from dsocr_batch.engines.openai.failures import (
     BrokenReplyError,
     MisconfiguredError,
@@ -12,6 +13,7 @@ from dsocr_batch.engines.openai.failures import (
 )
 from dsocr_batch.engines.openai.wire import Choice, Completion, ErrorInfo, error_words
 from dsocr_batch.names import display_text
+from dsocr_batch.postprocess.repetition import Loop
 from dsocr_batch.records import FinishReason
 
 CHARS_PER_TOKEN = 128
@@ -33,8 +35,10 @@ class Transcript:
         self.model = model
         """What the server calls itself."""
         self._max_tokens = max_tokens
-        self._parts: list[str] = []
+        self._guard = LoopGuard()
+        self._pieces = 0
         self._chars = 0
+        self._loop: Loop | None = None
         self._tokens: int | None = None
         self._finish: str | None = None
 
@@ -56,45 +60,53 @@ class Transcript:
         said = choice.delta or choice.message
         text = "" if said is None else said.content or ""
         if text:
-            self._parts.append(text)
+            self._pieces += 1
             self._chars += len(text)
+            self._loop = self._guard.feed(text)
             self._refuse_endless()
         return bool(text)
 
+    @property
+    def is_lost(self) -> bool:
+        """True once the model has begun to loop: what is still to come is worth nothing."""
+        return self._loop is not None
+
     def reading(self) -> Reading:
-        """Return the finished page.
+        """Return the finished page; one that loops ends where that begins.
 
         Raises:
             UnavailableError: the answer was cut off.
             BrokenReplyError: it was ended for a reason that makes no page.
         """
+        finish_reason = FinishReason.LOOP if self._loop else self._finish_reason()
+        loop = self._guard.finish() if finish_reason is FinishReason.LENGTH else self._loop
+        return Reading(
+            text=self._guard.text[: loop.start if loop else None],
+            finish_reason=FinishReason.LOOP if loop else finish_reason,
+            output_tokens=self.output_tokens,
+        )
+
+    def _finish_reason(self) -> FinishReason:
         match self._finish:
-            case "stop":
-                # deepseek-ocr.rs says "stop" at the limit too.
-                is_cut = self.output_tokens >= self._max_tokens
-                finish_reason = FinishReason.LENGTH if is_cut else FinishReason.STOP
-            case "length":
-                finish_reason = FinishReason.LENGTH
+            case "stop" if self.output_tokens < self._max_tokens:
+                return FinishReason.STOP
+            case "stop" | "length":  # deepseek-ocr.rs says "stop" at the limit too
+                return FinishReason.LENGTH
             case None:
                 raise UnavailableError("the answer broke off before its end")
             case other:
                 raise BrokenReplyError(f"it stopped for the reason '{display_text(other[:80])}'")
-        return Reading(
-            text="".join(self._parts),
-            finish_reason=finish_reason,
-            output_tokens=self.output_tokens,
-        )
 
     @property
     def output_tokens(self) -> int:
         """As the server counts them; if it does not, or says nonsense, the pieces."""
         if self._tokens is not None and 0 <= self._tokens <= self._max_tokens:
             return self._tokens
-        return len(self._parts)
+        return self._pieces
 
     def _refuse_endless(self) -> None:
         most = self._max_tokens + _SLACK_TOKENS
-        if len(self._parts) > most or self._chars > CHARS_PER_TOKEN * most:
+        if self._pieces > most or self._chars > CHARS_PER_TOKEN * most:
             raise BrokenReplyError(
                 f"it does not stop at max_tokens {self._max_tokens}: {self._chars} characters"
             )
