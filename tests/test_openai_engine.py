@@ -713,6 +713,11 @@ def test_a_prompt_with_its_image_elsewhere_is_refused() -> None:
         engine_for(server, prompt="Read <image> aloud.")
 
 
+def test_a_prompt_that_is_not_utf8_is_refused() -> None:
+    with HostileServer() as server, pytest.raises(UsageError, match="not UTF-8"):
+        engine_for(server, prompt="Read \udcff.")
+
+
 def test_a_model_that_reads_nothing_on_a_page_of_plain_text_is_unusable() -> None:
     with (
         HostileServer(probed=writes("  \n")) as server,

@@ -99,11 +99,7 @@ def connect(options: EngineOptions, environ: Mapping[str, str], timing: Timing) 
     address = parse_address(options.base_url, environ)
     prompts = [options.effective_prompt(mode) for mode in Mode]
     for prompt in prompts:
-        if IMAGE_MARKER in prompt.removeprefix(IMAGE_MARKER):
-            raise UsageError(
-                f"the prompt {prompt!r}: {IMAGE_MARKER} may only be its beginning; over HTTP the "
-                "image always comes before the text"
-            )
+        _check_prompt(prompt)
     wishes = Wishes.of(options, prompts[0])
     try:
         findings = asyncio.run(_ask(address, wishes, timing.survey))
@@ -111,6 +107,18 @@ def connect(options: EngineOptions, environ: Mapping[str, str], timing: Timing) 
         raise _unusable(address, error) from error
     settings = _Settings.of(options, findings, prompts)
     return OpenAIEngine(address, wishes, findings, settings, timing)
+
+
+def _check_prompt(prompt: str) -> None:
+    if IMAGE_MARKER in prompt.removeprefix(IMAGE_MARKER):
+        raise UsageError(
+            f"the prompt {prompt!r}: {IMAGE_MARKER} may only be its beginning; over HTTP the "
+            "image always comes before the text"
+        )
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the prompt {prompt!r} is not UTF-8 text") from error
 
 
 async def _ask(address: Address, wishes: Wishes, patience: Patience) -> Findings:
