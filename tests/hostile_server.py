@@ -162,6 +162,8 @@ class HostileServer:
     root: str = "weights"
     has_guard: bool = True
     """If it is vLLM."""
+    shows_tokenizer: bool = True
+    """If it is vLLM; a gateway may hide it."""
     has_modes: bool = False
     key: str | None = None
     max_model_len: int | None = None
@@ -247,7 +249,7 @@ class HostileServer:
             )
         elif request.path == "/v1/models":
             await reply.json(self._model_list())
-        elif request.path == "/tokenize" and self.owned_by == "vllm":
+        elif request.path == "/tokenize" and self.shows_tokenizer:
             await reply.json({"tokens": _tokens(request.body["prompt"])})
         elif request.path != "/v1/chat/completions":
             await says(404, "no such path")(request, reply)

@@ -754,8 +754,9 @@ def test_a_vllm_with_an_ngram_guard_is_given_it_with_every_page() -> None:
     assert engine.identity.settings["ngram_size"] == 20
 
 
-def test_a_vllm_that_ignores_the_guard_is_found_out() -> None:
-    with HostileServer(owned_by="vllm", has_guard=False) as server:
+@pytest.mark.parametrize("lack", [{"has_guard": False}, {"shows_tokenizer": False}])
+def test_a_vllm_that_ignores_the_guard_or_hides_it_is_found_out(lack: dict[str, Any]) -> None:
+    with HostileServer(owned_by="vllm", **lack) as server:
         engine = engine_for(server)
         read(engine, request_for(1))
         assert "vllm_xargs" not in server.pages[0].body

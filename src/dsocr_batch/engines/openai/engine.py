@@ -52,6 +52,8 @@ from dsocr_batch.prepare.image import ImageForm, ImageSpec, PageImage
 from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import FailureClass, Mode
 
+log = logging.getLogger(__name__)
+
 NAME = "openai"
 HONOURS = frozenset(
     {
@@ -105,6 +107,11 @@ def connect(options: EngineOptions, environ: Mapping[str, str], timing: Timing) 
         findings = asyncio.run(_ask(address, wishes, timing.survey))
     except ServerError as error:
         raise _unusable(address, error) from error
+    if findings.guard is None:
+        log.warning(
+            "%s has no n-gram guard: pages that loop are only given up, not kept from looping",
+            address.url,
+        )
     settings = _Settings.of(options, findings, prompts)
     return OpenAIEngine(address, wishes, findings, settings, timing)
 

@@ -142,7 +142,7 @@ async def survey(client: Client, wishes: Wishes) -> Findings:
 
 async def _guard(client: Client, server: Server, wishes: Wishes) -> NgramGuard | None:
     asked = (wishes.ngram_size, wishes.ngram_window, wishes.ngram_whitelist)
-    if server.kind is not ServerKind.VLLM or not await has_ngram_guard(client, server):
+    if not await has_ngram_guard(client, server):
         if any(option is not None for option in asked):
             raise UsageError(
                 "this server has no n-gram guard. Start vLLM with --logits-processors "
@@ -209,14 +209,23 @@ async def token_id(client: Client, server: Server, token: str) -> int:
 
 
 async def has_ngram_guard(client: Client, server: Server) -> bool:
-    """Return whether a vLLM server forbids repeated n-grams when told to.
+    """Return whether a server is a vLLM that forbids repeated n-grams when told to.
 
     Of three tokens that all want to be the same one, the third must be another if no 2-gram may
-    come twice.
+    come twice. One that cannot be tried, as where a gateway hides its tokenizer, counts as none.
 
     Raises:
         ServerError: as the classes say.
     """
+    if server.kind is not ServerKind.VLLM:
+        return False
+    try:
+        return await _forbids_repetition(client, server)
+    except (MisconfiguredError, RefusedError):
+        return False
+
+
+async def _forbids_repetition(client: Client, server: Server) -> bool:
     favourite = await token_id(client, server, "a")
     body = {
         "model": server.model,
