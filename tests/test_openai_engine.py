@@ -550,6 +550,14 @@ def test_a_server_that_came_back_as_another_is_not_used() -> None:
             read(engine)
 
 
+def test_a_server_that_came_back_without_the_model_is_not_used() -> None:
+    with HostileServer() as server:
+        engine = engine_for(server, model="dsocr")
+        server.models = {"data": [{"id": "another"}]}
+        with pytest.raises(EngineUnusable, match="no longer honours"):
+            read(engine)
+
+
 def test_cancelling_a_page_ends_the_work_on_the_server() -> None:
     gone = asyncio.Event()
 

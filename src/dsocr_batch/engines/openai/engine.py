@@ -296,7 +296,10 @@ class OpenAIEngine:
 
     async def _try_out(self, client: Client) -> None:
         """Ask the server again what it is, and let it read a page."""
-        findings = await survey(client, self._wishes)
+        try:
+            findings = await survey(client, self._wishes)
+        except UsageError as error:
+            raise MisconfiguredError(f"it no longer honours what it did: {error}") from error
         if findings != self._findings:
             raise MisconfiguredError(
                 f"it is no longer what it was when the run began: {findings}, not {self._findings}"
