@@ -125,6 +125,7 @@ def test_a_second_run_asks_only_for_what_the_first_did_not_get(
     assert comparable(out) == undisturbed
 
 
+@pytest.mark.slow
 def test_another_model_of_the_same_name_is_not_mixed_in(corpus: Path, out: Path) -> None:
     with HostileServer() as server:
         run(corpus, out, server, "--max-pages", "1")
@@ -134,6 +135,7 @@ def test_another_model_of_the_same_name_is_not_mixed_in(corpus: Path, out: Path)
     assert 'settings.root: "weights" in the output, "other-weights" now' in done.stderr
 
 
+@pytest.mark.slow
 def test_the_key_is_in_no_file_and_in_no_message(
     corpus: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
