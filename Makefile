@@ -11,7 +11,7 @@ FAULTS ?= 300
 SEED ?= 0
 FUZZ_SECONDS ?= 60
 
-.PHONY: help install check test test-faults fuzz soak demo smoke eval-cer eval-post eval-loops bench-post golden format clean
+.PHONY: help install check test test-vllm test-faults fuzz soak demo smoke eval-cer eval-post eval-loops bench-post golden format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ check: $(STAMP)  ## formatting, lint, types, layers, fast tests
 
 test: $(STAMP)  ## every test that needs no GPU
 	$(BIN)/pytest -n auto -q
+
+test-vllm: $(STAMP)  ## tests with a real vLLM on the CPU, at both ends of the supported range
+	PYTHONPATH=tests $(BIN)/python -m with_vllm
 
 # Seed n makes a fault of kind n modulo their number, so a seed can be repeated alone.
 test-faults: $(STAMP)  ## runs disturbed by a seeded fault, resumed and compared; FAULTS=300 SEED=0
@@ -74,4 +77,4 @@ format: $(STAMP)  ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove what make made
-	rm -rf $(VENV) $(DEMO_OUT) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-vllm-* $(DEMO_OUT) .mypy_cache .ruff_cache .pytest_cache
