@@ -73,23 +73,26 @@ class VisionProfile:
 
     def tokens(self, width_px: int, height_px: int) -> int:
         """Return how many tokens a page of this size takes in the prompt."""
+        return self.grid_tokens(self.grid(width_px, height_px))
+
+    def grid_tokens(self, grid: TileGrid) -> int:
+        """Return how many tokens a page that is cut into these tiles takes in the prompt."""
         across = -(-self.global_px // TOKEN_PX)
         tokens = across * (across + 1) + 1  # a token ends each row, another the view
-        grid = self.grid(width_px, height_px)
         if self.tile_px is not None and grid.count:
             tile = -(-self.tile_px // TOKEN_PX)
             tokens += grid.rows * tile * (grid.columns * tile + 1)
         return tokens
 
+    def views_bytes(self, grid: TileGrid) -> int:
+        """Return how many bytes its views take as uint8 RGB."""
+        tiles_px = 0 if self.tile_px is None else grid.count * self.tile_px**2
+        return 3 * (self.global_px**2 + tiles_px)
+
     @property
     def max_tokens(self) -> int:
         """The most tokens that any page takes."""
-        if self.tile_px is None:
-            return self.tokens(self.global_px, self.global_px)
-        return max(
-            self.tokens(grid.columns * self.tile_px, grid.rows * self.tile_px)
-            for grid in self._grids()
-        )
+        return max(self.grid_tokens(grid) for grid in self._grids())
 
     def max_side_px(self, width: float, height: float) -> int:
         """Return the longest side, in pixels, that a page of this shape can use."""
@@ -102,8 +105,7 @@ class VisionProfile:
     @property
     def max_views_bytes(self) -> int:
         """The most bytes that the views of a page take as uint8 RGB."""
-        tiles_px = 0 if self.tile_px is None else self.max_tiles * self.tile_px**2
-        return 3 * (self.global_px**2 + tiles_px)
+        return max(self.views_bytes(grid) for grid in self._grids())
 
     def _grids(self) -> list[TileGrid]:
         """Return all grids of ``min_tiles`` to ``max_tiles`` tiles, fewest tiles first."""

@@ -1,41 +1,139 @@
-"""DeepSeek-OCR in a real vLLM, in this process."""
+"""DeepSeek-OCR in a real vLLM, in this process: the stock model, and ours beside it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
-from vllm import LLM, SamplingParams
+from vllm import LLM, RequestOutput, SamplingParams
+
+from dsocr_batch.engines.vllm.plugin import ARCHITECTURE
+from dsocr_batch.engines.vllm.plugin.inputs import page_prompt
+from dsocr_batch.prepare.views import cut_views
+from dsocr_batch.profiles import PROFILES, VisionMode
 
 PROMPT = "<image>\n<|grounding|>Convert the document to markdown."
+SHAPES = ((1240, 1754), (1754, 1240), (600, 400), (500, 3000), (1300, 1300))
 
 
-@pytest.fixture(scope="module")
-def stock(checkpoint: Path) -> LLM:
+def _load(checkpoint: Path, **settings: Any) -> LLM:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         return LLM(
             model=str(checkpoint),
             dtype="float32",
             max_model_len=4096,
-            max_num_seqs=4,
+            max_num_seqs=16,
             enforce_eager=True,
             enable_prefix_caching=False,
             mm_processor_cache_gb=0,
+            limit_mm_per_prompt={"image": 1},
+            **settings,
         )
 
 
-def _page(seed: int) -> Image.Image:
-    page = Image.new("RGB", (1240, 1754), "white")
+@pytest.fixture(scope="module")
+def ours(checkpoint: Path) -> LLM:
+    return _load(checkpoint, hf_overrides={"architectures": [ARCHITECTURE]})
+
+
+@pytest.fixture(scope="module")
+def stock(checkpoint: Path, ours: LLM) -> LLM:
+    assert ours, "the stock model is loaded where ours is in use"
+    return _load(checkpoint)
+
+
+def _page(seed: int, width_px: int = 1240, height_px: int = 1754) -> Image.Image:
+    page = Image.new("RGB", (width_px, height_px), "white")
     draw = ImageDraw.Draw(page)
     for line in range(40):
         draw.text((100, 80 + line * 40), f"page {seed} line {line} the quick fox", fill="black")
+    draw.rectangle((0, 100 * seed, width_px // 2, 100 * seed + 200), fill="black")
     return page
 
 
-def test_what_the_tiny_checkpoint_reads_depends_on_the_picture(stock: LLM) -> None:
-    prompts = [{"prompt": PROMPT, "multi_modal_data": {"image": _page(seed)}} for seed in (1, 2)]
-    settings = SamplingParams(temperature=0, max_tokens=16, ignore_eos=True)
-    one, other = stock.generate(prompts, settings, use_tqdm=False)
-    assert one.outputs[0].token_ids != other.outputs[0].token_ids
+def _as_image(page: Image.Image, vision_mode: VisionMode | None = None) -> dict[str, Any]:
+    prompt: dict[str, Any] = {"prompt": PROMPT, "multi_modal_data": {"image": page}}
+    if vision_mode is not None:
+        prompt["mm_processor_kwargs"] = {"vision_mode": str(vision_mode)}
+    return prompt
+
+
+def _as_views(page: Image.Image, vision_mode: VisionMode) -> dict[str, Any]:
+    views, grid = cut_views(page.tobytes(), *page.size, PROFILES[vision_mode])
+    return page_prompt(PROMPT, memoryview(views), vision_mode, grid)
+
+
+def _read(llm: LLM, prompts: Sequence[dict[str, Any]], tokens: int = 6) -> list[RequestOutput]:
+    settings = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+    outputs: list[RequestOutput] = llm.generate(prompts, settings, use_tqdm=False)
+    return outputs
+
+
+def _texts(outputs: Sequence[RequestOutput]) -> list[tuple[int, ...]]:
+    return [tuple(output.outputs[0].token_ids) for output in outputs]
+
+
+def _image_tokens(llm: LLM, output: RequestOutput) -> int:
+    image_token: int = llm.get_tokenizer().get_vocab()["<image>"]
+    assert output.prompt_token_ids is not None
+    return list(output.prompt_token_ids).count(image_token)
+
+
+def test_what_is_read_depends_on_the_picture(stock: LLM) -> None:
+    one, other = _texts(_read(stock, [_as_image(_page(1)), _as_image(_page(2))]))
+    assert one != other
+
+
+def test_gundam_reads_what_stock_vllm_reads_from_images_and_from_views(
+    ours: LLM, stock: LLM
+) -> None:
+    pages = [_page(seed, *shape) for seed, shape in enumerate(SHAPES)]
+    by_stock = _read(stock, [_as_image(page) for page in pages])
+    from_images = _read(ours, [_as_image(page) for page in pages])
+    from_views = _read(ours, [_as_views(page, VisionMode.GUNDAM) for page in pages])
+    prompts = [output.prompt_token_ids for output in by_stock]
+    assert prompts == [output.prompt_token_ids for output in from_images]
+    assert prompts == [output.prompt_token_ids for output in from_views]
+    assert _texts(by_stock) == _texts(from_images) == _texts(from_views)
+
+
+@pytest.mark.parametrize("vision_mode", VisionMode)
+def test_a_page_takes_the_tokens_that_its_profile_tells(ours: LLM, vision_mode: VisionMode) -> None:
+    pages = [_page(seed, *shape) for seed, shape in enumerate(SHAPES)]
+    outputs = _read(ours, [_as_image(page, vision_mode) for page in pages], tokens=1)
+    expected = [PROFILES[vision_mode].tokens(*page.size) for page in pages]
+    assert [_image_tokens(ours, output) for output in outputs] == expected
+
+
+def test_modes_mixed_in_one_engine_read_what_each_page_reads_alone(ours: LLM) -> None:
+    pages = [(_page(seed), mode) for seed in (1, 2) for mode in VisionMode]
+    prompts = [prompt for page in pages for prompt in (_as_image(*page), _as_views(*page))]
+    mixed = _texts(_read(ours, prompts))
+    alone = [text for page in pages for text in _texts(_read(ours, [_as_views(*page)]))]
+    assert mixed[::2] == mixed[1::2] == alone
+    assert len(set(alone)) == len(pages), "each page reads differently in each mode"
+
+
+def test_a_page_half_black_and_half_white_keeps_its_tiles(ours: LLM) -> None:
+    """Their pixels, from -1 to 1, add up to zero; stock vLLM's engine ends on such a page."""
+    page = Image.new("RGB", (1280, 1280), "white")
+    for corner in ((0, 0), (640, 0), (0, 640), (640, 640)):
+        page.paste("black", (*corner, corner[0] + 320, corner[1] + 640))
+    (output,) = _read(ours, [_as_image(page)])
+    assert _image_tokens(ours, output) == PROFILES[VisionMode.GUNDAM].tokens(1280, 1280)
+
+
+def test_an_unknown_vision_mode_is_an_error_of_that_page_alone(ours: LLM) -> None:
+    prompt = _as_image(_page(1))
+    with pytest.raises(ValueError, match="ViewsProcessor"):
+        _read(ours, [{**prompt, "mm_processor_kwargs": {"vision_mode": "huge"}}])
+    assert _texts(_read(ours, [prompt]))
+
+
+def test_stock_vllm_ignores_a_vision_mode(stock: LLM) -> None:
+    (output,) = _read(stock, [_as_image(_page(1), VisionMode.LARGE)], tokens=1)
+    assert _image_tokens(stock, output) == PROFILES[VisionMode.GUNDAM].tokens(1240, 1754)
