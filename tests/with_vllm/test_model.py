@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,14 @@ from PIL import Image, ImageDraw
 from vllm import LLM, RequestOutput, SamplingParams
 
 from dsocr_batch.engines.vllm.plugin import ARCHITECTURE
+from dsocr_batch.engines.vllm.plugin.guard import (
+    LOGITS_PROCESSOR,
+    NGRAM_WHITELIST,
+    ngram_args,
+    whitelist_token_ids,
+)
 from dsocr_batch.engines.vllm.plugin.inputs import page_prompt
+from dsocr_batch.errors import UsageError
 from dsocr_batch.prepare.views import cut_views
 from dsocr_batch.profiles import PROFILES, VisionMode
 
@@ -37,7 +46,11 @@ def _load(checkpoint: Path, **settings: Any) -> LLM:
 
 @pytest.fixture(scope="module")
 def ours(checkpoint: Path) -> LLM:
-    return _load(checkpoint, hf_overrides={"architectures": [ARCHITECTURE]})
+    return _load(
+        checkpoint,
+        hf_overrides={"architectures": [ARCHITECTURE]},
+        logits_processors=[LOGITS_PROCESSOR],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +80,13 @@ def _as_views(page: Image.Image, vision_mode: VisionMode) -> dict[str, Any]:
     return page_prompt(PROMPT, memoryview(views), vision_mode, grid)
 
 
-def _read(llm: LLM, prompts: Sequence[dict[str, Any]], tokens: int = 6) -> list[RequestOutput]:
-    settings = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+def _read(
+    llm: LLM,
+    prompts: Sequence[dict[str, Any]],
+    tokens: int = 6,
+    guard: dict[str, Any] | None = None,
+) -> list[RequestOutput]:
+    settings = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, extra_args=guard)
     outputs: list[RequestOutput] = llm.generate(prompts, settings, use_tqdm=False)
     return outputs
 
@@ -137,3 +155,51 @@ def test_an_unknown_vision_mode_is_an_error_of_that_page_alone(ours: LLM) -> Non
 def test_stock_vllm_ignores_a_vision_mode(stock: LLM) -> None:
     (output,) = _read(stock, [_as_image(_page(1), VisionMode.LARGE)], tokens=1)
     assert _image_tokens(stock, output) == PROFILES[VisionMode.GUNDAM].tokens(1240, 1754)
+
+
+def test_the_guard_bars_the_ngrams_that_the_model_would_repeat(ours: LLM) -> None:
+    free = _repeated_pairs(_guarded(ours, None))
+    assert sum(free.values()) > 10
+    assert not _repeated_pairs(_guarded(ours, ngram_args(2, 64, [])))
+
+
+def test_the_guard_looks_no_further_back_than_its_window(ours: LLM) -> None:
+    text = _guarded(ours, ngram_args(2, 8, []))
+    assert _repeated_pairs(text)
+    assert not any(_repeated_pairs(text[end - 8 : end]) for end in range(8, len(text) + 1))
+
+
+def test_the_guard_lets_tokens_of_the_whitelist_repeat_and_no_others(ours: LLM) -> None:
+    ((_, token), _), *_ = _repeated_pairs(_guarded(ours, None)).most_common()
+    repeated = _repeated_pairs(_guarded(ours, ngram_args(2, 64, [token])))
+    assert {last for _, last in repeated} == {token}
+
+
+def test_two_pages_in_one_batch_are_guarded_each_by_its_own_numbers(ours: LLM) -> None:
+    prompts = [_as_views(_page(1), VisionMode.TINY)] * 2
+    settings = [
+        SamplingParams(temperature=0, max_tokens=64, ignore_eos=True, extra_args=guard)
+        for guard in (None, ngram_args(2, 64, []))
+    ]
+    free, guarded = _texts(ours.generate(prompts, settings, use_tqdm=False))
+    assert free == _guarded(ours, None)
+    assert guarded == _guarded(ours, ngram_args(2, 64, []))
+
+
+def test_the_whitelist_is_read_from_the_tokenizer(ours: LLM) -> None:
+    tokenizer = ours.get_tokenizer()
+    vocabulary = tokenizer.get_vocab()
+    expected = (vocabulary["<td>"], vocabulary["</td>"])
+    assert whitelist_token_ids(NGRAM_WHITELIST, tokenizer) == expected
+    with pytest.raises(UsageError, match="<caption>"):
+        whitelist_token_ids(["<td>", "<caption>"], tokenizer)
+
+
+def _guarded(llm: LLM, guard: dict[str, Any] | None) -> tuple[int, ...]:
+    (text,) = _texts(_read(llm, [_as_views(_page(1), VisionMode.TINY)], 64, guard))
+    return text
+
+
+def _repeated_pairs(text: Sequence[int]) -> Counter[tuple[int, int]]:
+    """Return the pairs of neighbours that come more than once, with how often they come again."""
+    return Counter(pairwise(text)) - Counter(set(pairwise(text)))
