@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from with_vllm.environment import FOLDER, CannotInstallError, python_with_vllm
 
 VERSIONS = ("0.32", "0.28")
-LIMIT_S = 900.0
+LIMIT_S = 1200.0
 """Of all tests with one version. vLLM can spin for ever, and so can its shutdown."""
 
 
