@@ -79,7 +79,7 @@ def _cached_packages(version: str) -> Path:
             _say(f"installing vLLM {full_version} into {packages} (2 GB, once)")
             with tempfile.TemporaryDirectory(dir=cache, prefix=f".{packages.name}-") as building:
                 site = Path(building) / "site"
-                _install(["--requirement", str(requirements), *_torch_source()], target=site)
+                _install(["--requirement", str(requirements)], target=site)
                 _declare_operators(site / "torchvision" / "extension.py")
                 _add_metadata_of_vllm(site, full_version)
                 site.rename(packages)
@@ -88,11 +88,11 @@ def _cached_packages(version: str) -> Path:
 
 def _install(wanted: list[str], *, python: Path | None = None, target: Path | None = None) -> None:
     """Install with uv, or with pip where uv cannot (it does not read pip's configuration)."""
-    for installer in _installers(python, target):
+    for name, install in _installers(python, target):
         try:
-            subprocess.run([*installer, "--no-deps", *wanted], check=True)
+            subprocess.run([*install, "--quiet", "--no-deps", *wanted], check=True)
         except subprocess.CalledProcessError as error:
-            _say(f"{Path(installer[0]).name} could not install (status {error.returncode})")
+            _say(f"{name} could not install (status {error.returncode})")
             if target is not None:
                 shutil.rmtree(target, ignore_errors=True)
         else:
@@ -104,26 +104,26 @@ def _install(wanted: list[str], *, python: Path | None = None, target: Path | No
     )
 
 
-def _installers(python: Path | None, target: Path | None) -> Iterator[list[str]]:
+def _installers(python: Path | None, target: Path | None) -> Iterator[tuple[str, list[str]]]:
     where = ["--target", str(target)] if target else []
+    links = [part for link in _find_links() for part in ("--find-links", link)]
     uv = Path(sys.executable).with_name("uv")
     if uv.is_file():
-        chosen = python or Path(sys.executable)
-        yield [str(uv), "pip", "install", "--quiet", "--python", str(chosen), *where]
+        torch = links or ["--torch-backend", "cpu"]
+        chosen = ["--python", str(python or sys.executable)]
+        yield "uv", [str(uv), "pip", "install", *chosen, *where, *torch]
+    torch = links or ["--extra-index-url", PYTORCH_CPU_INDEX]
     of = ["--python", str(python)] if python else []
-    yield [sys.executable, "-m", "pip", *of, "install", "--quiet", *where]
+    yield "pip", [sys.executable, "-m", "pip", *of, "install", *where, *torch]
 
 
-def _torch_source() -> list[str]:
-    """Return where a CPU wheel of torch is looked for: pip's find-links, else PyTorch's index."""
-    get = [sys.executable, "-m", "pip", "config", "get", "global.find-links"]
-    configured = (
-        os.environ.get("PIP_FIND_LINKS")
-        or subprocess.run(get, check=False, capture_output=True, text=True).stdout
-    )
-    if configured.strip():
-        return [part for link in configured.split() for part in ("--find-links", link)]
-    return ["--extra-index-url", PYTORCH_CPU_INDEX]
+def _find_links() -> list[str]:
+    """Return the folders in which pip looks for wheels, where a CPU wheel of torch may lie."""
+    configured = os.environ.get("PIP_FIND_LINKS")
+    if configured is None:
+        get = [sys.executable, "-m", "pip", "config", "get", "global.find-links"]
+        configured = subprocess.run(get, check=False, capture_output=True, text=True).stdout
+    return configured.split()
 
 
 def _declare_operators(extension: Path) -> None:
