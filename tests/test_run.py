@@ -295,7 +295,8 @@ def test_the_report_counts_pages_and_lists_what_was_passed_over(
     assert told["pages"] == {"ok": 20, "blank": 1}
     assert told["documents"] == {"ok": 7}
     assert [item["path"] for item in told["ignored"]] == [str(corpus / "notes.txt")]
-    assert told["held_back_by"] in {"render", "engine"}
+    assert told["held_back_by"] in {"start", "render", "engine"}
+    assert told["advice"]
 
 
 def test_names_that_no_terminal_can_show_are_read_like_others(

@@ -13,6 +13,7 @@ import pytest
 
 from command import read, run_cli, running
 from documents import write_pdf
+from dsocr_batch.output.live import LiveFile
 
 Script = Callable[..., Path]
 
@@ -123,3 +124,16 @@ def test_a_directory_without_results_is_status_4(tmp_path: Path) -> None:
         done = run_cli(command, tmp_path)
         assert done.status == 4
         assert "--output-dir" in done.stderr
+
+
+def test_a_live_file_that_cannot_be_written_is_told_and_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dsocr_batch.output.live.EVERY_S", 0.01)
+    (tmp_path / ".dsocr").write_text("in the way of the folder")
+    with LiveFile(tmp_path, 0, 1) as live:
+        live.tell({"a": 1})
+        deadline = time.monotonic() + 10
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert "cannot be written" in caplog.text

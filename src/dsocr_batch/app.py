@@ -49,8 +49,9 @@ from dsocr_batch.output.write import (
     remove_stale_temps,
     write_atomically,
 )
+from dsocr_batch.pipeline.bottleneck import advice, held_back_by, stage_shares
 from dsocr_batch.pipeline.census import LiveRun
-from dsocr_batch.pipeline.report import RunReport, printable_ignored, stage_shares
+from dsocr_batch.pipeline.report import RunReport, printable_ignored
 from dsocr_batch.pipeline.reprocess import (
     Rebuild,
     Reprocessed,
@@ -452,7 +453,10 @@ def _report(
     identity = job.engine.identity
     shard = job.options.input
     snapshot = result.snapshot
-    shares = stage_shares(result, settings.render_workers, job.engine.capacity)
+    shares = stage_shares(
+        result.stages, snapshot.elapsed_s, settings.render_workers, job.engine.capacity
+    )
+    spare_cores = usable_cores() - settings.render_workers - job.engine.cpu_processes
     report = RunReport(
         started_at=started_at.isoformat(timespec="seconds"),
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -478,7 +482,8 @@ def _report(
         pages_per_s=round(snapshot.pages_done / max(snapshot.elapsed_s, 1e-9), 4),
         output_tokens=snapshot.output_tokens,
         shares=shares,
-        held_back_by="engine" if shares.engine_busy >= shares.render_busy else "render",
+        held_back_by=held_back_by(shares),
+        advice=advice(shares, spare_cores=spare_cores),
         failures=result.tally.failures,
         ignored=printable_ignored(job.discovered.ignored),
     )

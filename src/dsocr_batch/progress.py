@@ -168,7 +168,9 @@ def closing_table(outcome: Outcome) -> RenderableType:
     rate = Text(
         f"{snapshot.pages_done} pages in {duration(report.wall_s)}: {report.pages_per_s:.2f} "
         f"pages/s. Busy: rendering {report.shares.render_busy:.0%}, "
-        f"engine {report.shares.engine_busy:.0%}."
+        f"engine {report.shares.engine_busy:.0%}, markdown {report.shares.postprocess_busy:.0%}, "
+        f"writing {report.shares.writing_busy:.0%}. Held back by: {report.held_back_by} "
+        f"({report.advice})."
     )
     flags = [
         Text(f"{flag}: {count} {'page' if count == 1 else 'pages'}: {_FLAG_MEANING[flag]}.")

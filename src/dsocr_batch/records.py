@@ -222,6 +222,8 @@ class PageTiming:
 
     render_s: float = 0.0
     """In a render process, blank check included."""
+    prepare_s: float = 0.0
+    """Of it, what it took to make of the pixels what the engine wants."""
     wait_s: float = 0.0
     """Rendered, waiting for a free place in the engine."""
     engine_s: float = 0.0

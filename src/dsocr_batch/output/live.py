@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from dsocr_batch.names import STATE_DIR
+from dsocr_batch.errors import OutputNotWritable
+from dsocr_batch.names import STATE_DIR, display_path
 from dsocr_batch.output.paths import temp_path
 from dsocr_batch.output.record import encode_json
 from dsocr_batch.output.write import make_folder
@@ -69,9 +70,9 @@ class LiveFile:
                 continue
             try:
                 self._write(encode_json(self._newest))
-            except OSError as error:
+            except (OSError, OutputNotWritable) as error:
                 if not has_failed:
-                    log.warning("%s cannot be written: %s", self._path, error.strerror)
+                    log.warning("%s cannot be written: %s", display_path(self._path), error)
                 has_failed = True
 
     def _write(self, data: bytes) -> None:

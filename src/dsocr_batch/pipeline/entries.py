@@ -54,7 +54,7 @@ def rendered_page(record: PageRecord, page: RenderedPage) -> PageRecord:
         height_px=page.height_px,
         dpi=page.dpi,
         attempts=(replace(attempt, dpi=page.dpi),),
-        timing=PageTiming(render_s=page.render_s),
+        timing=PageTiming(render_s=page.render_s, prepare_s=page.prepare_s),
     )
 
 

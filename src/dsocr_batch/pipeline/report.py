@@ -8,21 +8,9 @@ from typing import Any
 
 from dsocr_batch.discover import IgnoredInput
 from dsocr_batch.names import display_path
-from dsocr_batch.pipeline.run import RunResult
+from dsocr_batch.pipeline.bottleneck import Bottleneck, StageShares
 from dsocr_batch.pipeline.tally import Failure
 from dsocr_batch.records import DocumentState, Flag, PageState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageShares:
-    """How busy each stage was, 0-1 of the run's wall time."""
-
-    render_busy: float
-    """Mean share of the render workers' time spent rendering."""
-    render_held_up: float
-    """Mean share of their time spent waiting because the engine had pages enough."""
-    engine_busy: float
-    """Mean share of the engine's places that held a page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +46,10 @@ class RunReport:
     pages_per_s: float
     output_tokens: int
     shares: StageShares
-    held_back_by: str
-    """The stage that was busiest: ``render`` or ``engine``."""
+    held_back_by: Bottleneck
+    advice: str
     failures: Sequence[Failure]
     ignored: Sequence[IgnoredInput]
-
-
-def stage_shares(result: RunResult, render_workers: int, engine_capacity: int) -> StageShares:
-    """Return how busy the stages were."""
-    wall_s = max(result.snapshot.elapsed_s, 1e-9)
-    tally = result.tally
-    return StageShares(
-        render_busy=round(tally.render_s / (wall_s * render_workers), 4),
-        render_held_up=round(tally.slot_wait_s / (wall_s * render_workers), 4),
-        engine_busy=round(tally.engine_s / (wall_s * engine_capacity), 4),
-    )
 
 
 def printable_ignored(ignored: Sequence[IgnoredInput]) -> list[IgnoredInput]:

@@ -156,6 +156,7 @@ def added_up(timings: Iterable[PageTiming]) -> PageTiming:
     each = list(timings)
     return PageTiming(
         render_s=round(sum(timing.render_s for timing in each), 6),
+        prepare_s=round(sum(timing.prepare_s for timing in each), 6),
         wait_s=round(sum(timing.wait_s for timing in each), 6),
         engine_s=round(sum(timing.engine_s for timing in each), 6),
     )

@@ -36,7 +36,7 @@ from dsocr_batch.pipeline.illustrate import Drawn, illustrate
 from dsocr_batch.pipeline.page import Course
 from dsocr_batch.pipeline.schedule import Schedule
 from dsocr_batch.pipeline.settings import PipelineSettings
-from dsocr_batch.pipeline.store import DocumentStore
+from dsocr_batch.pipeline.store import DocumentStore, Work
 from dsocr_batch.pipeline.supervise import EngineSupervisor, PageInterruptedError
 from dsocr_batch.pipeline.tally import Snapshot, Tally
 from dsocr_batch.prepare.image import PageImage
@@ -91,6 +91,22 @@ class RunResult:
     work_left: bool
     tally: Tally
     snapshot: Snapshot
+    stages: StageSeconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSeconds:
+    """Time that each stage spent at work, all its workers and places together."""
+
+    loading: float
+    render: float
+    prepare: float
+    """Part of ``render``: making of pixels what the engine wants."""
+    render_held_up: float
+    """Render workers that waited, because the engine had pages enough."""
+    engine: float
+    postprocess: float
+    writing: float
 
 
 class Run:
@@ -165,6 +181,15 @@ class Run:
             work_left=self._schedule.has_work,
             tally=self._tally,
             snapshot=self._tally.snapshot((), "finished"),
+            stages=StageSeconds(
+                loading=self._supervisor.loading_s,
+                render=self._tally.render_s,
+                prepare=self._tally.prepare_s,
+                render_held_up=self._tally.slot_wait_s,
+                engine=self._tally.engine_s,
+                postprocess=self._store.busy_s[Work.POSTPROCESS],
+                writing=self._store.busy_s[Work.WRITING],
+            ),
         )
 
     async def execute(self) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from enum import StrEnum
 from typing import TypeVar
 
 from dsocr_batch.discover import Document
@@ -19,6 +21,7 @@ from dsocr_batch.output.write import remove_output, remove_page_images
 from dsocr_batch.pipeline.document import OpenJob
 from dsocr_batch.pipeline.draft import Draft, compose
 from dsocr_batch.pipeline.finish import (
+    Finished,
     Provenance,
     finish_document,
     unreadable_record,
@@ -43,6 +46,15 @@ from dsocr_batch.render.pool import OpenedDocument, RenderFailed
 _T = TypeVar("_T")
 
 
+class Work(StrEnum):
+    """What the writer thread does."""
+
+    POSTPROCESS = "postprocess"
+    """Raw text to markdown."""
+    WRITING = "writing"
+    """All that touches the disk, reading it included."""
+
+
 class DocumentStore:
     """Plans, journals and finishes documents; every method may raise OutputNotWritable."""
 
@@ -56,6 +68,8 @@ class DocumentStore:
         )
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
         self._jobs: set[OpenJob] = set()
+        self.busy_s = dict.fromkeys(Work, 0.0)
+        """What the writer thread spent, by kind of work."""
 
     async def plan(self, document: Document) -> Plan:
         """Return what earlier runs left of a document (see ``resume.plan_document``)."""
@@ -83,13 +97,19 @@ class DocumentStore:
 
     async def compose(self, job: OpenJob) -> Draft:
         """Return the pages of a document all of whose requested pages are done."""
+        settings = self._settings
         return await self._run(
-            lambda: compose(job.page_count, job.entries, self._settings.mode, self._settings.extras)
+            lambda: compose(job.page_count, job.entries, settings.mode, settings.extras),
+            Work.POSTPROCESS,
         )
 
     async def finish(self, job: OpenJob, draft: Draft, drawn: Drawn) -> DocumentRecord:
         """Write a document and return its record."""
-        record = await self._run(lambda: self._finish(job, draft, drawn))
+        finished = await self._run(
+            lambda: finish_document(job.paths, job.source, draft, drawn, self._provenance),
+            Work.POSTPROCESS,
+        )
+        record = await self._run(lambda: self._write(job, finished))
         self._jobs.discard(job)
         return record
 
@@ -119,8 +139,15 @@ class DocumentStore:
         finally:
             self._thread.shutdown()
 
-    async def _run(self, action: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, action)
+    async def _run(self, action: Callable[[], _T], work: Work = Work.WRITING) -> _T:
+        def timed() -> _T:
+            began = time.perf_counter()
+            try:
+                return action()
+            finally:
+                self.busy_s[work] += time.perf_counter() - began
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, timed)
 
     def _paths(self, document: Document) -> DocumentPaths:
         return document_paths(self._settings.output_dir, document.relative)
@@ -180,9 +207,8 @@ class DocumentStore:
             return None
         return max(0, cap - sum(is_retried(entry) for entry in entries))
 
-    def _finish(self, job: OpenJob, draft: Draft, drawn: Drawn) -> DocumentRecord:
+    def _write(self, job: OpenJob, finished: Finished) -> DocumentRecord:
         job.journal.close()
-        finished = finish_document(job.paths, job.source, draft, drawn, self._provenance)
         write_document(job.paths, finished)
         record = finished.record
         self._discard_raw(record, job.paths)

@@ -40,6 +40,8 @@ class EngineSupervisor:
         self._restarts = 0
         self._pages_since_restart = 0
         self._last_progress = 0.0
+        self.loading_s = 0.0
+        """Time that the engine took to start, restarts included."""
 
     @property
     def is_loading(self) -> bool:
@@ -152,6 +154,7 @@ class EngineSupervisor:
         self.note_progress()
 
     async def _start(self) -> None:
+        began = time.monotonic()
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
                 await self._engine.start()
@@ -160,3 +163,5 @@ class EngineSupervisor:
                 f"the engine was not ready after {START_TIMEOUT_S / 60:.0f} minutes. Run again "
                 "with --log-level debug to see how far it comes."
             ) from error
+        finally:
+            self.loading_s += time.monotonic() - began

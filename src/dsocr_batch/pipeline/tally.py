@@ -81,6 +81,8 @@ class Tally:
     counters: Counter[str] = field(default_factory=Counter)
     output_tokens: int = 0
     render_s: float = 0.0
+    prepare_s: float = 0.0
+    """Part of ``render_s``."""
     engine_s: float = 0.0
     slot_wait_s: float = 0.0
     """Time that render workers stood still because the engine had pages enough."""
@@ -98,6 +100,7 @@ class Tally:
         self.output_tokens += sum(attempt.output_tokens for attempt in page.attempts)
         self.output_tokens += sum(region.output_tokens for region in page.roi)
         self.render_s += page.timing.render_s
+        self.prepare_s += page.timing.prepare_s
         self.engine_s += page.timing.engine_s
         self._finish_times.append(time.monotonic())
 

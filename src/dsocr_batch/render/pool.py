@@ -126,6 +126,8 @@ class RenderedPage:
     low_resolution: bool
     image: PageImage | None
     render_s: float
+    prepare_s: float
+    """Of ``render_s``, what it took to make of the pixels what the engine wants."""
 
 
 class RenderWorker:
@@ -209,6 +211,7 @@ class RenderWorker:
             low_resolution=reply["low_resolution"],
             image=image,
             render_s=reply["seconds"],
+            prepare_s=reply["prepare_seconds"],
         )
 
     async def crop(self, job: CropJob) -> WrittenFile:

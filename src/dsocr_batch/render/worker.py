@@ -122,8 +122,10 @@ class Worker:
             )
         if message["save_png"] is not None:
             _save_png(page, Path(message["save_png"]))
+        began = time.perf_counter()
         turned = _turned(page, message["quarter_turns"])
         data, grid = (b"", NO_TILES) if blank else _prepared(turned, spec)
+        size = self._fill(message["slot_fd"], data) if data else 0
         return {
             "width_pt": page.width_pt,
             "height_pt": page.height_pt,
@@ -132,8 +134,9 @@ class Worker:
             "dpi": page.dpi,
             "low_resolution": page.low_resolution,
             "blank": blank,
-            "size": self._fill(message["slot_fd"], data) if data else 0,
+            "size": size,
             "grid": asdict(grid),
+            "prepare_seconds": round(time.perf_counter() - began, 6),
         }
 
     def _crop(self, message: Message) -> Message:
