@@ -23,6 +23,7 @@ from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import DocumentRecord, Flag, JournalEntry, Mode, Region, RetryReason
 from dsocr_scripted.engine import create_engine
 
+GRID = 999
 HEAD = "<|ref|>{}<|/ref|><|det|>[[{}, {}, {}, {}]]<|/det|>\n"
 
 
@@ -46,7 +47,11 @@ class Stairs:
 
 
 def read_with(
-    tmp_path: Path, pages: dict[str, Any], *steps: Step, **settings: Any
+    tmp_path: Path,
+    pages: dict[str, Any],
+    *steps: Step,
+    kind: type[Stairs] = Stairs,
+    **settings: Any,
 ) -> DocumentRecord:
     """Read ``in/a.pdf`` in this process and return its record."""
     script = tmp_path / "script.json"
@@ -58,7 +63,7 @@ def read_with(
         dpi=72,
         pages=PageSelection(),
         text_settings={},
-        ladder=Stairs(steps=steps),
+        ladder=kind(steps=steps),
         **settings,
     )
     run = Run(
@@ -75,37 +80,40 @@ def read_with(
     return record
 
 
+class OneStepEach(Stairs):
+    """Reads page n once more, with the n-th step."""
+
+    def next_retry(self, attempts: Sequence[JournalEntry]) -> Retry | None:
+        if len(attempts) > 1:
+            return None
+        step = self.steps[attempts[0].page.page_number - 1]
+        return Retry(step=step, reason=RetryReason.CUT_OFF)
+
+
 def test_a_step_may_change_mode_resolution_turns_and_temperature(tmp_path: Path) -> None:
+    steps = {
+        Step(): "1400x1600 None 0.0",
+        Step(dpi=144): "2800x3200 None 0.0",
+        Step(quarter_turns=1): "1600x1400 None 0.0",
+        Step(vision_mode=VisionMode.SMALL, temperature=0.5): "560x640 small 0.5",
+        Step(quarter_turns=3, dpi=36): "1280x1120 None 0.0",  # small pages are enlarged
+    }
     document = pymupdf.open()
-    document.new_page(width=1400, height=1600).insert_text((100, 300), "large", fontsize=60)
+    for _ in steps:
+        document.new_page(width=1400, height=1600).insert_text((100, 300), "large", fontsize=60)
     (tmp_path / "in").mkdir()
     document.save(tmp_path / "in" / "a.pdf")
-    steps = (
-        Step(dpi=144),
-        Step(quarter_turns=1),
-        Step(vision_mode=VisionMode.SMALL, temperature=0.5),
-        Step(quarter_turns=3, dpi=36),
-    )
-    seen = tmp_path / "out" / "a.md"
-    script = {"a.pdf#1": {"text": "{size} {mode} {temperature}"}}
-    expected = (
-        "1400x1600 None 0.0",
-        "2800x3200 None 0.0",
-        "1600x1400 None 0.0",
-        "560x640 small 0.5",
-        "1280x1120 None 0.0",  # small pages are enlarged
-    )
-    for count, text in enumerate(expected):
-        (page,) = read_with(tmp_path, script, *steps[:count], overwrite=True).pages
-        assert seen.read_text("utf-8") == f"{text}\n"
-        assert len(page.attempts) == count + 1
-    (page,) = read_with(tmp_path, script, *steps).pages
-    assert (page.width_px, page.height_px, page.dpi) == (1400, 1600, 72)
-    assert Flag.ROTATED in page.flags
-    last = page.attempts[-1]
-    assert (last.quarter_turns, last.temperature, last.chosen) == (3, 0.0, True)
-    assert page.attempts[3].vision_mode is VisionMode.SMALL
-    assert page.attempts[3].temperature == 0.5
+    script = {f"a.pdf#{n}": {"text": "{size} {mode} {temperature}"} for n in range(1, 6)}
+    record = read_with(tmp_path, script, *steps, kind=OneStepEach)
+    markdown = (tmp_path / "out" / "a.md").read_text("utf-8")
+    texts = [markdown[page.md_start : page.md_end] for page in record.pages]
+    assert texts == list(steps.values())
+    for page, step in zip(record.pages, steps, strict=True):
+        assert (page.width_px, page.height_px, page.dpi) == (1400, 1600, 72)
+        assert (Flag.ROTATED in page.flags) is bool(step.quarter_turns)
+        _, last = page.attempts
+        assert (last.vision_mode, last.quarter_turns) == (step.vision_mode, step.quarter_turns)
+        assert (last.temperature, last.chosen) == (step.temperature, True)
 
 
 def test_regions_of_a_turned_page_are_where_they_are_on_the_page_and_read_turned(
@@ -127,9 +135,6 @@ def test_regions_of_a_turned_page_are_where_they_are_on_the_page_and_read_turned
     text = (tmp_path / "out" / "a_assets" / "page-0001-roi-01.md").read_text("utf-8")
     width, height = map(int, text.split("x"))
     assert height > 3 * width, "the line stands upright, as the page did"
-
-
-GRID = 999
 
 
 def test_a_page_is_journaled_only_when_all_of_it_is_read(tmp_path: Path) -> None:
