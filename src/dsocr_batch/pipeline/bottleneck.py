@@ -90,7 +90,7 @@ def held_back_by(shares: StageShares) -> Bottleneck:
     return Bottleneck.PREPROCESS if more_preparing else Bottleneck.RENDER
 
 
-def advice(shares: StageShares, *, spare_cores: int) -> str:
+def advice(shares: StageShares, *, spare_cores: int) -> str:  # noqa: PLR0911 (one a case)
     """Return one thing to do about it.
 
     Args:
@@ -99,19 +99,18 @@ def advice(shares: StageShares, *, spare_cores: int) -> str:
     """
     match held_back_by(shares):
         case Bottleneck.START:
-            told = "the engine's start took most of the time: give it more documents in one run"
+            return "the engine's start took most of the time: give it more documents in one run"
         case Bottleneck.ENGINE if shares.engine_busy >= FULL:
-            told = "the engine was full, as it should be: more of it means more GPUs, or shards"
+            return "the engine was full, as it should be: more of it means more GPUs, or shards"
         case Bottleneck.ENGINE if shares.render_held_up >= _MOSTLY:
-            told = "rendering waited for the engine: see if it is faster with more --batch-pages"
+            return "rendering waited for the engine: see if it is faster with more --batch-pages"
         case Bottleneck.ENGINE:
-            told = "nothing was full: the corpus is small for this engine, or its last pages long"
+            return "nothing was full: the corpus is small for this engine, or its last pages long"
         case Bottleneck.RENDER | Bottleneck.PREPROCESS if spare_cores > 0:
-            told = f"give rendering more cores: --cpu-workers, {spare_cores} more are free"
+            return f"give rendering more cores: --cpu-workers, {spare_cores} more are free"
         case Bottleneck.RENDER | Bottleneck.PREPROCESS:
-            told = "rendering has all cores: a machine with more of them, or a lower --dpi"
+            return "rendering has all cores: a machine with more of them, or a lower --dpi"
         case Bottleneck.POSTPROCESS:
-            told = "one core makes the markdown: more runs side by side, by --num-shards"
+            return "one core makes the markdown: more runs side by side, by --num-shards"
         case Bottleneck.WRITING:
-            told = "the output's disk is slow: a local --output-dir, copied afterwards"
-    return told
+            return "the output's disk is slow: a local --output-dir, copied afterwards"
