@@ -14,6 +14,7 @@ import pytest
 from command import read, run_cli, running
 from documents import write_pdf
 from dsocr_batch.output.live import LiveFile
+from outputs import pages_read
 
 Script = Callable[..., Path]
 
@@ -137,3 +138,24 @@ def test_a_live_file_that_cannot_be_written_is_told_and_stops_nothing(
         while not caplog.records and time.monotonic() < deadline:
             time.sleep(0.01)
     assert "cannot be written" in caplog.text
+
+
+def test_only_failed_takes_up_what_failed_and_nothing_else(
+    corpus: Path, out: Path, script: Script, tmp_path: Path
+) -> None:
+    failing = {"doc1.pdf#2": {"fail": "no", "failure_class": "input"}}
+    read(corpus, script(pages=failing), out)
+    write_pdf(corpus / "new.pdf", ["not yet read"])
+    (tmp_path / "reads.log").unlink()
+    plan = run_cli(
+        *("run", "--input-dir", corpus, "--recursive", "--output-dir", out, "--dry-run"),
+        *("--engine", "scripted", "--model", script(), "--only-failed"),
+    )
+    assert [line for line in plan.stdout.splitlines() if "passed over" not in line] == [
+        "complete\tdoc1.pdf"
+    ]
+    done = read(corpus, script(), out, "--only-failed")
+    assert done.status == 0, done.stderr
+    assert pages_read(tmp_path) == ["doc1.pdf#2"]
+    assert status_of(out)["pages"]["ok"] == 20
+    assert not (out / "new.json").exists()

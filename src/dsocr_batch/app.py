@@ -150,7 +150,7 @@ def plan(job: Job) -> Iterator[tuple[Document, str]]:
             document, document_paths(settings.output_dir, document.relative), settings
         )
         if planned.done:
-            yield document, "done"
+            yield document, "passed over" if planned.passed_over else "done"
         else:
             yield document, "read" if planned.record is None else "complete"
 
@@ -384,7 +384,8 @@ def _pipeline_settings(job: Job, superseded: frozenset[str]) -> PipelineSettings
         superseded=superseded,
         overwrite=options.output.overwrite,
         allow_mixed=options.output.allow_mixed,
-        retry_failed=options.output.retry_failed,
+        retry_failed=options.output.retry_failed or options.output.only_failed,
+        only_failed=options.output.only_failed,
         save_images=options.output.save_images,
         extras=_extras(options),
         discard_raw=options.output.discard_raw,

@@ -170,6 +170,8 @@ class OutputOptions:
     overwrite: bool = False
     allow_mixed: bool = False
     retry_failed: bool = False
+    only_failed: bool = False
+    """Take up documents with a failure and no others; their failures of any kind are retried."""
     save_images: bool = False
     save_layout: bool = False
     merge_tables: bool = False

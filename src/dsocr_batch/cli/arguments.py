@@ -163,6 +163,14 @@ RetryFailed = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+OnlyFailed = Annotated[
+    bool,
+    typer.Option(
+        "--only-failed",
+        help="Take up the documents in which something failed, whatever the reason, and no others.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(

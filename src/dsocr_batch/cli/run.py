@@ -65,6 +65,7 @@ def run(
     skip_existing: arguments.SkipExisting = False,
     allow_mixed: arguments.AllowMixed = False,
     retry_failed: arguments.RetryFailed = False,
+    only_failed: arguments.OnlyFailed = False,
     dry_run: arguments.DryRun = False,
     engine: arguments.Engine = "auto",
     model: arguments.Model = None,
@@ -129,6 +130,8 @@ def run(
     end_with_launcher()
     console = SteadyConsole(stderr=True)
     set_up_logging(console, log_level, log_file)
+    if only_failed and overwrite:
+        raise UsageError("--only-failed does not go with --overwrite, which reads everything")
     shard = _shard(num_shards, shard_index, shard_from)
     options = RunOptions(
         input=InputOptions(
@@ -146,6 +149,7 @@ def run(
             overwrite=overwrite,
             allow_mixed=allow_mixed,
             retry_failed=retry_failed,
+            only_failed=only_failed,
             save_images=save_images,
             save_layout=save_layout,
             merge_tables=merge_tables,
@@ -306,7 +310,7 @@ def _print_plan(job: app.Job, stdout: TextIO, console: Console) -> None:
     count = 0
     for document, action in app.plan(job):
         stdout.write(f"{action}\t{display_path(document.relative)}\n")
-        count += action != "done"
+        count += action not in {"done", "passed over"}
     stdout.flush()
     console.print(
         f"{count} of {len(job.documents)} documents would be read; "

@@ -21,6 +21,7 @@ from dsocr_batch.pipeline.illustrate import (
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.records import (
     DocumentRecord,
+    DocumentState,
     Extra,
     FailureClass,
     JournalEntry,
@@ -44,6 +45,8 @@ class Plan:
     size: int
     """Bytes of the source; this and its mtime are 0 if they cannot be told."""
     mtime_ns: int
+    passed_over: bool = False
+    """``--only-failed``, and nothing of it has failed. It is ``done`` for this run."""
 
 
 def plan_document(document: Document, paths: DocumentPaths, settings: PipelineSettings) -> Plan:
@@ -58,6 +61,8 @@ def plan_document(document: Document, paths: DocumentPaths, settings: PipelineSe
     except OSError:
         size, mtime_ns = 0, 0  # opening it will tell what is wrong
     record = None if settings.overwrite else _usable_record(paths, settings)
+    if settings.only_failed and (record is None or not _has_failure(record)):
+        return Plan(record=None, done=True, passed_over=True, size=size, mtime_ns=mtime_ns)
     if record is None:
         return Plan(record=None, done=False, size=size, mtime_ns=mtime_ns)
     unchanged = (record.source.bytes, record.source.mtime_ns) == (size, mtime_ns)
@@ -103,6 +108,12 @@ def pages_to_read(
         for index in settings.pages.indices(page_count)
         if index + 1 not in pages or _to_be_read(pages[index + 1], settings)
     ]
+
+
+def _has_failure(record: DocumentRecord) -> bool:
+    return record.state is DocumentState.FAILED or any(
+        page.state is PageState.FAILED for page in record.pages
+    )
 
 
 def _usable_record(paths: DocumentPaths, settings: PipelineSettings) -> DocumentRecord | None:

@@ -233,6 +233,10 @@ class Run:
 
     async def _open(self, worker: RenderWorker, document: Document) -> None:
         plan = await self._store.plan(document)
+        if plan.passed_over:
+            self._tally.document_passed_over()
+            self._schedule.settled()
+            return
         if plan.done and plan.record is not None:
             self._tally.document_found(plan.record)
             self._schedule.settled()

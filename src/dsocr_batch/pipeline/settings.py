@@ -39,6 +39,7 @@ class PipelineSettings:
     overwrite: bool = False
     allow_mixed: bool = False
     retry_failed: bool = False
+    only_failed: bool = False
     save_images: bool = False
     extras: frozenset[Extra] = frozenset()
     """What documents are to have beside their text; it does not change a page's text."""

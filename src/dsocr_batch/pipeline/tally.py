@@ -88,6 +88,10 @@ class Tally:
     """Time that render workers stood still because the engine had pages enough."""
     _finish_times: deque[float] = field(default_factory=deque)
 
+    def document_passed_over(self) -> None:
+        """Leave a document out of the count that this run has nothing to do with."""
+        self.documents_total -= 1
+
     def document_opened(self, pages_to_read: int) -> None:
         """Count a document whose pages are now known."""
         self.documents_opened += 1
