@@ -22,6 +22,8 @@ from command import read, read_command, running, wait_until
 from documents import write_hanging_pdf, write_pdf
 from outputs import comparable, pages_read, record_of
 
+pytestmark = pytest.mark.slow
+
 Script = Callable[..., Path]
 
 
