@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,19 @@ def test_bench_prints_figures_as_json(small: Path, command: str) -> None:
     rows = json.loads(done.stdout)
     assert {row["pages"] for row in rows} == {12}
     assert len(rows) >= 3
+
+
+def test_bench_engine_tells_rates_waiting_times_and_shares(
+    corpus: Path, script: Callable[..., Path]
+) -> None:
+    done = run_cli(
+        *("bench", "engine", "--input-dir", corpus, "--engine", "scripted", "--json"),
+        *("--model", script(delay_s=0.05)),
+    )
+    assert done.status == 0, done.stderr
+    (told,) = json.loads(done.stdout)
+    assert told["pages_read"] == 20
+    assert told["pages_per_s"] > 0
+    assert told["page_p50_s"] >= 0.05
+    assert 0 < told["engine_busy"] <= 1
+    assert told["held_back_by"]

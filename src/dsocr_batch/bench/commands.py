@@ -16,12 +16,22 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dsocr_batch.bench.engine import EngineResult, measure_engine
 from dsocr_batch.bench.feed import batch_order, document_order, measure, pipeline_order
 from dsocr_batch.bench.lengths import Profile
 from dsocr_batch.bench.simulated import Capacity
 from dsocr_batch.discover import Document, discover
 from dsocr_batch.machine import usable_cores
-from dsocr_batch.options import InputOptions
+from dsocr_batch.names import display_text
+from dsocr_batch.options import (
+    EngineOptions,
+    InputOptions,
+    LimitOptions,
+    OutputOptions,
+    PageSelection,
+    RunOptions,
+)
+from dsocr_batch.profiles import VisionMode
 
 if TYPE_CHECKING:
     from dsocr_batch.bench.fleet import FleetRow
@@ -94,6 +104,53 @@ def bench_feed(
     _print(results, as_json=as_json)
 
 
+@bench.command("engine", no_args_is_help=True)
+def bench_engine(
+    *,
+    input_dir: Annotated[Path, typer.Option(help="PDFs to read.")],
+    engine: Annotated[str, typer.Option(help="As in `run`.")] = "auto",
+    model: Annotated[str | None, typer.Option(help="As in `run`.")] = None,
+    base_url: Annotated[str | None, typer.Option(help="As in `run`.")] = None,
+    vision_mode: Annotated[VisionMode | None, typer.Option(help="As in `run`.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="As in `run`.")] = None,
+    batch_pages: Annotated[int | None, typer.Option(min=1, help="As in `run`.")] = None,
+    engine_arg: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="As in `run`.")
+    ] = None,
+    cpu_workers: Annotated[int | None, typer.Option(min=1, help="As in `run`.")] = None,
+    max_pages: Annotated[
+        int | None, typer.Option(min=1, help="At most so many pages of each document.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a directory with a real engine: pages, tokens, waiting times, and each stage's share.
+
+    What is read is thrown away. A number of pages well above those that the engine holds at once
+    is needed for rates that mean something.
+
+    **Example**
+
+    `dsocr-batch bench engine --input-dir scans --engine vllm`
+    """
+    with TemporaryDirectory() as output:
+        options = RunOptions(
+            input=InputOptions(input_dir=input_dir, recursive=True),
+            output=OutputOptions(output_dir=Path(output)),
+            engine=EngineOptions(
+                model=model,
+                base_url=base_url,
+                vision_mode=vision_mode,
+                max_tokens=max_tokens,
+                batch_pages=batch_pages,
+                engine_arg=tuple(engine_arg) if engine_arg else None,
+            ),
+            limits=LimitOptions(cpu_workers=cpu_workers),
+            engine_name=engine,
+            pages=PageSelection(max_pages=max_pages),
+        )
+        _print_in_rows(measure_engine(options), as_json=as_json)
+
+
 @contextmanager
 def _documents(input_dir: Path | None, pages: int) -> Iterator[Sequence[Document]]:
     from dsocr_batch.bench.corpus import write_corpus  # noqa: PLC0415 (numpy: not for `run`)
@@ -113,6 +170,16 @@ def _print(rows: Sequence[Any], *, as_json: bool) -> None:
     table = Table(*(name.replace("_", "\n") for name in names))
     for row in rows:
         table.add_row(*(str(getattr(row, name)) for name in names))
+    Console().print(table)
+
+
+def _print_in_rows(result: EngineResult, *, as_json: bool) -> None:
+    if as_json:
+        _print([result], as_json=True)
+        return
+    table = Table("figure", "value")
+    for name, value in asdict(result).items():
+        table.add_row(name.replace("_", " "), display_text(str(value)))
     Console().print(table)
 
 
