@@ -33,9 +33,15 @@ def test_a_simulated_engine_is_as_fast_as_it_is_told() -> None:
         await asyncio.gather(*(engine.hold(engine.tokens(f"p{n}")) for n in range(40)))
 
     asyncio.run(read_forty())
-    assert engine.pages == 40
-    assert engine.busy_s / engine.capacity == pytest.approx(0.2)
+    assert len(engine.held_s) == 40
+    assert sum(engine.held_s) / engine.capacity == pytest.approx(0.2)
     assert 0.5 < engine.utilisation(time.monotonic()) <= 1
+
+
+def test_the_tail_of_the_last_pages_is_told_apart_from_waiting() -> None:
+    engine = SimulatedEngine(Capacity(slots=2, pages_per_s=1), max_side_px=1000)
+    engine.held_s = [1, 1, 2]  # the third starts at 1 and ends at 3, while one slot is empty
+    assert engine.utilisation_if_never_waiting == pytest.approx(2 / 3)
 
 
 def test_the_lengths_of_pages_have_the_mean_that_was_asked_for() -> None:
@@ -62,7 +68,7 @@ def test_the_naive_order_leaves_slots_empty(small: Path, tmp_path: Path) -> None
     documents = discover(InputOptions(input_dir=small), tmp_path / "out").documents
     engine = SimulatedEngine(Capacity(slots=16, pages_per_s=80), max_side_px=1000)
     asyncio.run(batch_order(documents, engine))
-    assert engine.pages == 12
+    assert len(engine.held_s) == 12
     assert engine.utilisation(time.monotonic()) < 0.6
 
 

@@ -76,6 +76,10 @@ def bench_feed(
     engine_pages_per_s: Annotated[
         float, typer.Option(min=0.01, help="What the engine does with all slots taken.")
     ] = 6.0,
+    spread: Annotated[
+        float,
+        typer.Option(min=0, help="Standard deviation of the logarithm of a page's length."),
+    ] = 0.5,
     cpu_workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that render.", show_default="cores - 1")
     ] = None,
@@ -87,9 +91,11 @@ def bench_feed(
     """Utilisation of a simulated engine by the whole pipeline, and by two naive orders.
 
     Utilisation is the ideal time (slot seconds / slots, or the longest request) as a share of the
-    time from the first page submitted to the last record.
+    time from the first page submitted to the last record. At the end of any run some slots are
+    empty while the last pages are written: beside it stands what the same pages would reach if none
+    ever had to wait for rendering.
     """
-    capacity = Capacity(slots=slots, pages_per_s=engine_pages_per_s)
+    capacity = Capacity(slots=slots, pages_per_s=engine_pages_per_s, spread=spread)
     workers = cpu_workers or max(1, usable_cores() - 1)
     with _documents(input_dir, pages) as documents, TemporaryDirectory() as output:
         ours = pipeline_order(Path(output), workers)
