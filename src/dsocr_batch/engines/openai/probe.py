@@ -11,8 +11,8 @@ from enum import StrEnum
 from typing import Any
 
 import msgspec
-from PIL import Image, ImageDraw, ImageFont
 
+from dsocr_batch.engines.canary import canary_image
 from dsocr_batch.engines.openai.client import Client
 from dsocr_batch.engines.openai.failures import (
     MisconfiguredError,
@@ -22,8 +22,7 @@ from dsocr_batch.engines.openai.wire import Completion, Model, ModelList, Tokens
 from dsocr_batch.errors import UsageError
 from dsocr_batch.names import display_text
 from dsocr_batch.options import CLEAN_PROMPT, EngineOptions
-from dsocr_batch.prepare.encode import encode_jpeg
-from dsocr_batch.prepare.image import ImageForm, PageImage
+from dsocr_batch.prepare.image import ImageForm, ImageSpec, PageImage
 from dsocr_batch.profiles import PROFILES, VisionMode
 
 ANSWER_TIMEOUT_S = 120.0
@@ -47,8 +46,7 @@ _MODE_FLAGS = (
 )
 _TEMPLATE_TOKENS = 16
 
-CANARY_PX = (595, 842)
-"""A4 at 72 dpi, large enough to be cut into tiles."""
+CANARY_SPEC = ImageSpec(form=ImageForm.JPEG, vision_mode=VisionMode.TINY)
 
 
 class ServerKind(StrEnum):
@@ -136,7 +134,7 @@ async def survey(client: Client, wishes: Wishes) -> Findings:
     """
     server = await find_model(client, wishes.model)
     if wishes.vision_modes:
-        await check_vision_modes(client, server, canary_page(), wishes.prompt)
+        await check_vision_modes(client, server, canary_image(CANARY_SPEC), wishes.prompt)
     return Findings(server=server, guard=await _guard(client, server, wishes))
 
 
@@ -280,14 +278,3 @@ async def check_vision_modes(client: Client, server: Server, page: PageImage, pr
 def most_text_tokens(prompt: str) -> int:
     """Return how many tokens a prompt can take beside its image: one a byte and the template's."""
     return len(spoken(prompt).encode()) + _TEMPLATE_TOKENS
-
-
-def canary_page() -> PageImage:
-    """Return a small page with plain text, as JPEG."""
-    width_px, height_px = CANARY_PX
-    page = Image.new("RGB", CANARY_PX, "white")
-    ImageDraw.Draw(page).text((60, 80), "The quick brown fox", "black", ImageFont.load_default(40))
-    data = encode_jpeg(page.tobytes(), width_px, height_px, dpi=72)
-    return PageImage(
-        form=ImageForm.JPEG, width_px=width_px, height_px=height_px, data=memoryview(data)
-    )
