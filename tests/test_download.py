@@ -19,6 +19,8 @@ from command import Finished, cli_command, environment, run_cli, wait_until
 from dsocr_batch.weights import ARCHITECTURE, CONFIG, find_weights
 from hub_server import MODEL, Hub, serving
 
+pytestmark = pytest.mark.slow
+
 LIBRARY_READS_BYTES = 10 << 20
 """``DOWNLOAD_CHUNK_SIZE`` of huggingface_hub 2.4: what comes is written in pieces of that size."""
 

@@ -15,6 +15,8 @@ from command import read, running, wait_until
 from documents import write_pdf
 from outputs import comparable, pages_read, record_of
 
+pytestmark = pytest.mark.slow
+
 Script = Callable[..., Path]
 TABLE = "<table><tr><td>{}</td></tr></table>"
 LOOP = {"finish": "loop", "text": "over and over"}
@@ -83,7 +85,6 @@ def test_a_retry_never_makes_a_page_worse(paper: Path, out: Path, script: Script
     assert "lost 2 times" in attempts(out, 4)[1]["error"]
 
 
-@pytest.mark.slow
 def test_a_retry_that_failed_for_a_passing_reason_is_made_by_a_rerun(
     paper: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -114,7 +115,6 @@ def test_the_cap_counts_pages_in_page_order_whichever_is_read_first(
     assert again == ["a.pdf#1:large", "a.pdf#3:large", "a.pdf#4:large"]
 
 
-@pytest.mark.slow
 def test_a_killed_run_retries_the_same_pages_as_one_in_peace(
     paper: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:

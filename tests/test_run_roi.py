@@ -19,6 +19,8 @@ from dsocr_batch.pipeline.roi import MAX_REGIONS, padded
 from dsocr_batch.records import scaled_box
 from outputs import comparable, pages_read, record_of
 
+pytestmark = pytest.mark.slow
+
 Script = Callable[..., Path]
 HEAD = "<|ref|>{}<|/ref|><|det|>[[{}, {}, {}, {}]]<|/det|>\n"
 TITLE, TEXT, TABLE = (100, 50, 900, 120), (100, 130, 900, 400), (100, 450, 900, 600)
@@ -159,7 +161,6 @@ def test_a_region_that_fails_costs_only_itself(paper: Path, out: Path, script: S
     assert not (out / "a_assets" / "page-0002-roi-02.md").exists()
 
 
-@pytest.mark.slow
 def test_what_was_read_in_regions_is_never_read_again(
     paper: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -182,7 +183,6 @@ def test_what_was_read_in_regions_is_never_read_again(
     assert "roi.min_area" in refused.stderr
 
 
-@pytest.mark.slow
 def test_reprocess_builds_regions_again_byte_for_byte(
     paper: Path, out: Path, script: Script
 ) -> None:
@@ -223,7 +223,6 @@ def test_of_thousands_of_regions_the_largest_are_read(
     assert "regions_left_out: 1 page" in done.stderr
 
 
-@pytest.mark.slow
 def test_a_killed_run_ends_like_one_in_peace(
     paper: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -240,7 +239,6 @@ def test_a_killed_run_ends_like_one_in_peace(
     assert "2 (two)" in (out / "a.md").read_text("utf-8"), "the regions are the retry's"
 
 
-@pytest.mark.slow
 def test_files_of_regions_go_with_the_reading_that_made_them(
     paper: Path, out: Path, script: Script
 ) -> None:

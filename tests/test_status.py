@@ -16,6 +16,8 @@ from documents import write_pdf
 from dsocr_batch.output.live import LiveFile
 from outputs import pages_read
 
+pytestmark = pytest.mark.slow
+
 Script = Callable[..., Path]
 
 FAILING = {

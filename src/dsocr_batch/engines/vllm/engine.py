@@ -98,7 +98,6 @@ class VllmEngine:
     async def start(self) -> None:
         """Start the host process, load the model in it and read a page for a trial."""
         began = time.monotonic()
-        await self.close()
         self._host = HostProcess()
         try:
             version = await self._host.load(self._settings)
