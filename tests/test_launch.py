@@ -115,6 +115,18 @@ def test_a_signal_is_passed_on_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
+def test_runs_that_were_only_just_started_are_stopped_and_not_taken_for_dead(
+    corpus: Path, out: Path, script: Script
+) -> None:
+    with launching(corpus, script(), out) as launcher:
+        wait_until(lambda: len(runs_of(launcher.pid)) == 4)
+        launcher.send_signal(signal.SIGINT)
+        _, told = launcher.communicate(timeout=60)
+        assert launcher.returncode == 130, told
+    assert "died" not in told
+
+
+@pytest.mark.slow
 def test_runs_end_in_good_order_when_their_launcher_is_killed(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:

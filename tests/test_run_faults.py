@@ -153,6 +153,16 @@ def test_the_engine_process_may_be_killed_in_the_middle(
         assert process.wait(30) == 0
     read(corpus, script(), tmp_path / "undisturbed")
     assert comparable(out) == comparable(tmp_path / "undisturbed")
+    records = [p for p in out.rglob("*.json") if ".dsocr" not in p.parts]
+    losses = [
+        attempt["engine_losses"]
+        for record in records
+        for page in json.loads(record.read_bytes())["pages"]
+        for attempt in page["attempts"]
+    ]
+    assert sum(losses) >= 1
+    (report,) = (json.loads(p.read_bytes()) for p in (out / ".dsocr" / "runs").glob("*.json"))
+    assert report["engine_losses"] == 1
 
 
 @pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGSTOP])

@@ -482,6 +482,7 @@ def _report(
         wall_s=round(snapshot.elapsed_s, 3),
         pages_per_s=round(snapshot.pages_done / max(snapshot.elapsed_s, 1e-9), 4),
         output_tokens=snapshot.output_tokens,
+        engine_losses=result.engine_losses,
         shares=shares,
         held_back_by=held_back_by(shares),
         advice=advice(shares, spare_cores=spare_cores),

@@ -29,6 +29,9 @@ FIRST_PAUSE_S = 1.0
 _WORTH_A_RESTART = frozenset({ExitStatus.BUG, ExitStatus.ENGINE_UNUSABLE})
 """Beside deaths by a signal. The other statuses say that another try would end the same."""
 
+_STOPPED = frozenset({ExitStatus.SIGTERM, -signal.SIGTERM})
+"""How a child ends that was told to: in good order, or before it listened."""
+
 _SEVERITY = (
     ExitStatus.OK,
     ExitStatus.STOPPED_BY_MAX_RUNTIME,
@@ -162,6 +165,7 @@ class Launch:
         self._on_line = on_line
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopped = asyncio.Event()
+        self._stopped_by: ExitStatus | None = None
 
     async def run(self) -> ExitStatus:
         """Tend all children to their ends and return the worst status."""
@@ -170,11 +174,15 @@ class Launch:
         return worst([task.result() for task in tending])
 
     def stop(self, received: signal.Signals) -> None:
-        """Pass a signal on to all children, and start none again."""
+        """Pass a signal on to all children, and start none again.
+
+        As SIGTERM: runs take both alike, and one that is only just starting ends without a word.
+        """
         self._stopped.set()
+        self._stopped_by = ExitStatus[received.name]
         for process in self._processes.values():
             if process.returncode is None:
-                process.send_signal(received)
+                process.terminate()
 
     async def _tend(self, shard: Shard) -> ExitStatus:
         arguments = self._arguments
@@ -182,6 +190,9 @@ class Launch:
             began = asyncio.get_running_loop().time()
             code = await self._run_once(shard, arguments)
             lasted_s = asyncio.get_running_loop().time() - began
+            if self._stopped_by is not None and code in _STOPPED:
+                shard.status = self._stopped_by
+                return shard.status
             shard.status = ExitStatus.BUG if code < 0 else ExitStatus(code)
             is_death = code < 0 or shard.status in _WORTH_A_RESTART
             if not is_death or self._stopped.is_set():

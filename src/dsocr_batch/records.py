@@ -171,6 +171,8 @@ class Attempt:
     finish_reason: FinishReason | None
     output_tokens: int
     engine_s: float
+    engine_losses: int = 0
+    """How often the engine was lost while it held this; it was submitted again each time."""
     chosen: bool = True
     error: str | None = None
     """Why there is no text."""

@@ -220,8 +220,10 @@ class Scene:
         """Return names in /dev/shm that are new and that no living process has mapped.
 
         Pages lie in files without a name (memfd), which end with the last process that has them.
+        ``sem.mp-*`` are locks of Python's multiprocessing, which no part of a run here uses: other
+        programs of this machine make them, and nothing is ever mapped from them for long.
         """
-        new = _shared_memory() - self._shared_before
+        new = {n for n in _shared_memory() - self._shared_before if not n.startswith("sem.mp-")}
         return sorted(new - _mapped_names()) if new else []
 
     def temp_files(self) -> list[Path]:

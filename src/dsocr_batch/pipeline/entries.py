@@ -33,6 +33,7 @@ def begun(task: ReadTask, vision_mode: VisionMode | None) -> PageRecord:
         finish_reason=None,
         output_tokens=0,
         engine_s=0.0,
+        engine_losses=task.deaths,
         chosen=False,
         vision_mode=vision_mode,
         quarter_turns=task.step.quarter_turns,

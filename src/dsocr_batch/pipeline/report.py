@@ -45,6 +45,8 @@ class RunReport:
     wall_s: float
     pages_per_s: float
     output_tokens: int
+    engine_losses: int
+    """How often the engine died or fell silent and was started again."""
     shares: StageShares
     held_back_by: Bottleneck
     advice: str

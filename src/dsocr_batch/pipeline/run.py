@@ -92,6 +92,7 @@ class RunResult:
     tally: Tally
     snapshot: Snapshot
     stages: StageSeconds
+    engine_losses: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,6 +182,7 @@ class Run:
             work_left=self._schedule.has_work,
             tally=self._tally,
             snapshot=self._tally.snapshot((), "finished"),
+            engine_losses=self._supervisor.losses,
             stages=StageSeconds(
                 loading=self._supervisor.loading_s,
                 render=self._tally.render_s,

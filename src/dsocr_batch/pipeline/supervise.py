@@ -42,6 +42,8 @@ class EngineSupervisor:
         self._last_progress = 0.0
         self.loading_s = 0.0
         """Time that the engine took to start, restarts included."""
+        self.losses = 0
+        """How often the engine was lost in all."""
 
     @property
     def is_loading(self) -> bool:
@@ -135,6 +137,7 @@ class EngineSupervisor:
         if self._pages_since_restart >= PAGES_TO_TRUST:
             self._restarts = 0
         self._restarts += 1
+        self.losses += 1
         self._pages_since_restart = 0
         log.warning("engine lost (%s): restart %d of %d", reason, self._restarts, MAX_RESTARTS)
         self._starting = asyncio.create_task(self._start_again(reason), name="engine restart")
