@@ -147,6 +147,7 @@ def test_a_run_that_is_told_to_stop_while_the_model_loads_stops_at_once(
         assert are_gone(below)
 
 
+@pytest.mark.newest
 def test_a_run_that_is_killed_leaves_no_process_and_no_shared_memory(
     corpus: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -161,6 +162,7 @@ def test_a_run_that_is_killed_leaves_no_process_and_no_shared_memory(
         wait_until(lambda: not any(path.exists() for path in segments), timeout_s=END_S)
 
 
+@pytest.mark.newest
 def test_weights_that_are_missing_end_a_run_before_work(
     corpus: Path, checkpoint: Path, tmp_path: Path
 ) -> None:

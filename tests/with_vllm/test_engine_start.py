@@ -42,6 +42,7 @@ def start(engine: Engine) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.newest
 def test_a_page_that_loops_is_cut_and_a_host_that_is_killed_takes_all_with_it(
     stammering: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -88,6 +89,7 @@ def test_the_ngram_guard_reaches_the_model(stammering: Path) -> None:
     assert set(reading.text.replace("<td>", "").replace("</td>", "")), "it had to find other words"
 
 
+@pytest.mark.newest
 def test_an_argument_that_vllm_does_not_know_is_told_with_its_like(checkpoint: Path) -> None:
     engine = new_engine(checkpoint, engine_arg=("enforce_eagre=true",))
     with pytest.raises(UsageError, match=r"enforce_eagre.*did you mean enforce_eager"):
