@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import psutil
 import pynvml
 import pytest
 
-from command import cli_command, environment, read, run_cli
+from command import cli_command, environment, read, run_cli, wait_until
 from dsocr_batch.errors import ExitStatus, UsageError
 from dsocr_batch.launch import MAX_RESTARTS, gpu_seats, worker_seats, worst
 from outputs import comparable, pages_read
@@ -54,13 +53,6 @@ def runs_of(launcher: int) -> list[psutil.Process]:
     ]
 
 
-def wait_until(is_so: Callable[[], object], timeout_s: float = 60) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 def test_four_workers_write_the_files_of_one(
     corpus: Path, out: Path, script: Script, tmp_path: Path
@@ -77,7 +69,7 @@ def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
     with launching(corpus, script(delay_s=0.5), out) as launcher:
-        wait_until(lambda: pages_read(tmp_path))
+        wait_until(lambda: bool(pages_read(tmp_path)), timeout_s=60)
         os.kill(runs_of(launcher.pid)[0].pid, signal.SIGKILL)
         _, told = launcher.communicate(timeout=120)
         assert launcher.returncode == 0, told
@@ -103,7 +95,7 @@ def test_a_signal_is_passed_on_and_the_same_command_goes_on(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
     with launching(corpus, script(delay_s=1, capacity=1), out) as launcher:
-        wait_until(lambda: pages_read(tmp_path))
+        wait_until(lambda: bool(pages_read(tmp_path)), timeout_s=60)
         runs = runs_of(launcher.pid)
         launcher.send_signal(signal.SIGTERM)
         _, told = launcher.communicate(timeout=60)
@@ -119,7 +111,7 @@ def test_runs_that_were_only_just_started_are_stopped_and_not_taken_for_dead(
     corpus: Path, out: Path, script: Script
 ) -> None:
     with launching(corpus, script(), out) as launcher:
-        wait_until(lambda: len(runs_of(launcher.pid)) == 4)
+        wait_until(lambda: len(runs_of(launcher.pid)) == 4, timeout_s=60)
         launcher.send_signal(signal.SIGINT)
         _, told = launcher.communicate(timeout=60)
         assert launcher.returncode == 130, told
@@ -131,10 +123,10 @@ def test_runs_end_in_good_order_when_their_launcher_is_killed(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
     with launching(corpus, script(delay_s=1, capacity=1), out) as launcher:
-        wait_until(lambda: pages_read(tmp_path))
+        wait_until(lambda: bool(pages_read(tmp_path)), timeout_s=60)
         runs = runs_of(launcher.pid)
         launcher.kill()
-        wait_until(lambda: not any(run.is_running() for run in runs))
+        wait_until(lambda: not any(run.is_running() for run in runs), timeout_s=60)
     statuses = [json.loads(path.read_bytes()) for path in (out / ".dsocr" / "runs").glob("*.json")]
     assert any(report["stopped_by"] == "SIGTERM" for report in statuses)
 

@@ -31,17 +31,16 @@ from dsocr_batch.engines.resolve import (
 from dsocr_batch.errors import (
     DsocrError,
     ExitStatus,
-    InputMissing,
     LockHeld,
     OutputNotWritable,
     UsageError,
 )
 from dsocr_batch.machine import usable_cores
-from dsocr_batch.names import STATE_DIR, display_path
+from dsocr_batch.names import display_path
 from dsocr_batch.options import InputOptions, RunOptions
 from dsocr_batch.output.live import LiveFile
 from dsocr_batch.output.lock import ShardLock
-from dsocr_batch.output.paths import document_paths
+from dsocr_batch.output.paths import document_paths, reports_folder
 from dsocr_batch.output.settings import check_settings, claim_settings
 from dsocr_batch.output.write import (
     accessing,
@@ -57,6 +56,7 @@ from dsocr_batch.pipeline.reprocess import (
     Reprocessed,
     finished_documents,
     reprocess_document,
+    require_output_dir,
 )
 from dsocr_batch.pipeline.resume import plan_document
 from dsocr_batch.pipeline.retry import LargeLadder
@@ -248,11 +248,7 @@ def reprocess(output_dir: Path, *, on_document: Callable[[Reprocessed], None]) -
         LockHeld: a run is at work on it.
         OutputNotWritable: a file cannot be written.
     """
-    if not (output_dir / STATE_DIR).is_dir():
-        raise InputMissing(
-            f"{display_path(output_dir)} is not the output directory of a run: there is no "
-            f"{STATE_DIR} in it. Name the directory that was given as --output-dir."
-        )
+    require_output_dir(output_dir)
     status = ExitStatus.OK
     # The lock of the only shard keeps out runs with any number of shards.
     with ShardLock(output_dir, 0, 1) as lock:
@@ -343,19 +339,16 @@ def _base_labels(labels: Iterable[str]) -> frozenset[str]:
     return frozenset(map(base_label, labels))
 
 
-def _reading_again(options: RunOptions) -> dict[str, Any]:
-    """Return what the pipeline is told of retries and regions."""
-    told: dict[str, Any] = {}
-    if options.retry is not None:
-        labels = _base_labels(options.retry.labels)
-        told["ladder"] = LargeLadder(labels=labels, mode=options.mode)
-        told["retry_cap"] = options.retry.cap
-    if options.roi is not None:
-        told["regions"] = RegionChoice(
-            labels=_base_labels(options.roi.labels), min_area=options.roi.min_area
-        )
-        told["region_prompt"] = options.roi.prompt
-    return told
+def _ladder(options: RunOptions) -> LargeLadder | None:
+    if options.retry is None:
+        return None
+    return LargeLadder(labels=_base_labels(options.retry.labels), mode=options.mode)
+
+
+def _regions(options: RunOptions) -> RegionChoice | None:
+    if options.roi is None:
+        return None
+    return RegionChoice(labels=_base_labels(options.roi.labels), min_area=options.roi.min_area)
 
 
 def _extras(options: RunOptions) -> frozenset[Extra]:
@@ -378,7 +371,10 @@ def _pipeline_settings(job: Job, superseded: frozenset[str]) -> PipelineSettings
         prompt=options.engine.effective_prompt(options.mode),
         dpi=options.dpi,
         pages=options.pages,
-        **_reading_again(options),
+        ladder=_ladder(options),
+        retry_cap=None if options.retry is None else options.retry.cap,
+        regions=_regions(options),
+        region_prompt="" if options.roi is None else options.roi.prompt,
         passwords=options.input.passwords,
         text_settings=job.text_settings,
         superseded=superseded,
@@ -489,7 +485,7 @@ def _report(
         failures=result.tally.failures,
         ignored=printable_ignored(job.discovered.ignored),
     )
-    folder = settings.output_dir / STATE_DIR / "runs"
+    folder = reports_folder(settings.output_dir)
     shard_name = f"shard-{shard.shard_index}-of-{shard.num_shards}"
     remove_stale_temps(folder, f"*-{shard_name}-*.json")
     path = folder / f"{started_at:%Y%m%dT%H%M%SZ}-{shard_name}-{os.getpid()}.json"

@@ -262,7 +262,7 @@ def join_parent() -> tuple[socket.socket, list[str]]:
     sock_fd, parent_pid = (int(argument) for argument in sys.argv[1:3])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the parent decides when to kill us
-    _die_with(parent_pid)
+    die_with(parent_pid, signal.SIGKILL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     return socket.socket(fileno=sock_fd), sys.argv[3:]
 
@@ -283,15 +283,15 @@ def serve(handle: Handler) -> NoReturn:
     sys.exit(0)
 
 
-def _die_with(parent_pid: int) -> None:
-    """Ask Linux to kill this process when its parent dies, however the parent dies.
+def die_with(parent_pid: int, by: signal.Signals) -> None:
+    """Ask Linux to send this process a signal when its parent dies, however the parent dies.
 
-    Elsewhere the closed socket ends it, as soon as it is idle.
+    Elsewhere nothing does; a child that we talk to ends with its socket, as soon as it is idle.
     """
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, by)
         if os.getppid() != parent_pid:  # it died before the request took hold
-            os._exit(1)
+            os.kill(os.getpid(), by)
 
 
 def encode(message: Message) -> bytes:

@@ -7,7 +7,6 @@ again and goes on where it stopped; the others never notice.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dsocr_batch.child import die_with
 from dsocr_batch.errors import EngineUnusable, ExitStatus, UsageError
 from dsocr_batch.gpu import read_driver
 
@@ -49,7 +49,6 @@ _SEVERITY = (
 
 PARENT_VARIABLE = "DSOCR_LAUNCHER_PID"
 _MAX_LINE_BYTES = 1 << 20
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -259,8 +258,5 @@ class Launch:
 def end_with_launcher() -> None:
     """Let a run that was launched get SIGTERM when its launcher dies; runs in the child."""
     launcher = os.environ.pop(PARENT_VARIABLE, None)
-    if launcher is None or sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != int(launcher):  # it died before the request took hold
-        os.kill(os.getpid(), signal.SIGTERM)
+    if launcher is not None:
+        die_with(int(launcher), signal.SIGTERM)

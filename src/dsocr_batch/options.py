@@ -21,6 +21,9 @@ from dsocr_batch.records import Mode
 DEFAULT_DPI = 144
 """The official scripts' ``dpi=144`` (DeepSeek-OCR ``run_dpsk_ocr_pdf.py``)."""
 
+DEFAULT_GPU_MEMORY_UTILIZATION = 0.95
+"""An L4 needs that much (NOTES.md, "Knowledge of the seed runner")."""
+
 CLEAN_PROMPT = "<image>\nConvert the document to markdown."
 GROUNDED_PROMPT = "<image>\n<|grounding|>Convert the document to markdown."
 """DeepSeek-OCR README. Both minimal on purpose: prompts that explain placeholders make the

@@ -16,6 +16,13 @@ TOKEN_PX = 64
 """One vision token stands for 64 x 64 px: patches of 16 px, downsampled by 4."""
 
 
+CONTEXT_TOKENS = 8192
+"""Picture, prompt and text together (DeepSeek-OCR ``config.json``, ``max_position_embeddings``)."""
+
+IMAGE_TOKEN = "<image>"  # noqa: S105
+"""Stands in a prompt where the page goes."""
+
+
 class VisionMode(StrEnum):
     """How the model looks at a page."""
 

@@ -10,7 +10,7 @@ import typer
 from dsocr_batch.cli.logs import LogLevel as _LogLevel
 from dsocr_batch.errors import UsageError
 from dsocr_batch.names import display_path
-from dsocr_batch.options import RoiOptions, parse_config
+from dsocr_batch.options import DEFAULT_GPU_MEMORY_UTILIZATION, RoiOptions, parse_config
 from dsocr_batch.profiles import VisionMode as _VisionMode
 from dsocr_batch.records import Mode as _Mode
 from dsocr_batch.scheduler import ShardFrom as _ShardFrom
@@ -371,7 +371,7 @@ GpuMemoryUtilization = Annotated[
         min=0.05,
         max=1.0,
         help="vllm: share of the GPU's memory.",
-        show_default="0.95",
+        show_default=f"{DEFAULT_GPU_MEMORY_UTILIZATION:g}",
         rich_help_panel=ENGINES,
     ),
 ]

@@ -9,9 +9,7 @@ from dsocr_batch.doctor.check import Check, Verdict, dotted, ok
 from dsocr_batch.doctor.software import torch_cuda
 from dsocr_batch.errors import EngineUnusable
 from dsocr_batch.gpu import Driver, Gpu, read_driver
-
-GPU_MEMORY_SHARE = 0.95
-"""The default of ``--gpu-memory-utilization``; vLLM does not start where less is free."""
+from dsocr_batch.options import DEFAULT_GPU_MEMORY_UTILIZATION
 
 _SMALL_GPU_BYTES = 8_000_000_000
 """What the vLLM recipe for DeepSeek-OCR asks for."""
@@ -73,7 +71,8 @@ def _gpu(name: str, gpu: Gpu) -> Check:
         advice = "It has no bfloat16: say --dtype float16."
     elif gpu.total_bytes < _SMALL_GPU_BYTES:
         advice = "The weights take 6.7 GB: try --enable-fp8-weights."
-    elif gpu.free_bytes < GPU_MEMORY_SHARE * gpu.total_bytes:
+    elif gpu.free_bytes < DEFAULT_GPU_MEMORY_UTILIZATION * gpu.total_bytes:
+        # vLLM does not start where less is free than it is told to take.
         share = gpu.free_bytes / gpu.total_bytes
         advice = (
             "Something else uses it, so vLLM will not get the share it asks for: end that, or "

@@ -117,6 +117,26 @@ class Engine(Protocol):
         """Free everything; harmless when not started."""
 
 
+PAGE_OPTIONS = frozenset(
+    {
+        "model",
+        "prompt",
+        "clean_prompt",
+        "grounded_prompt",
+        "max_tokens",
+        "batch_pages",
+        "save_figures",
+        "vision_mode",
+        "retry_large",
+        "roi_second_pass",
+    }
+)
+"""Fields of ``EngineOptions`` that every engine with DeepSeek-OCR in it can honour."""
+
+NGRAM_OPTIONS = frozenset({"ngram_size", "ngram_window", "ngram_whitelist"})
+"""Those of the n-gram guard, which is vLLM's."""
+
+
 EngineFactory = Callable[[EngineOptions], Engine]
 
 

@@ -42,6 +42,11 @@ class DocumentPaths:
         return self.region_image(page_number, region_number).with_suffix(".md")
 
 
+def reports_folder(output_dir: Path) -> Path:
+    """Return the folder of the reports of all runs."""
+    return output_dir / STATE_DIR / "runs"
+
+
 FIGURE_FILES = "page-*-figure-*.png"
 """Glob of every name that ``DocumentPaths.figure`` gives."""
 

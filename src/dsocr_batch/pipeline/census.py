@@ -14,11 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from dsocr_batch.errors import InputMissing
-from dsocr_batch.names import STATE_DIR, display_path
 from dsocr_batch.output.live import live_folder
+from dsocr_batch.output.paths import reports_folder
 from dsocr_batch.output.record import DamagedError, decode_json, read_if_exists, read_record
-from dsocr_batch.pipeline.reprocess import finished_documents
+from dsocr_batch.pipeline.reprocess import finished_documents, require_output_dir
 from dsocr_batch.pipeline.tally import Failure, Snapshot, failures_of
 from dsocr_batch.records import DocumentRecord, DocumentState, Flag, PageState
 
@@ -152,28 +151,25 @@ def failures(output_dir: Path) -> Iterator[Failure]:
 
 
 def _records(output_dir: Path) -> Iterator[DocumentRecord | None]:
-    """Yield every completion record, None for one that is damaged; other JSON is passed over."""
-    if not (output_dir / STATE_DIR).is_dir():
-        raise InputMissing(
-            f"{display_path(output_dir)} is not the output directory of a run: there is no "
-            f"{STATE_DIR} in it. Name the directory that was given as --output-dir."
-        )
+    """Yield every completion record, None for what is damaged or none of ours."""
+    require_output_dir(output_dir)
     for path in finished_documents(output_dir):
-        with suppress(DamagedError):
-            yield read_record(path)
-            continue
-        yield None
+        try:
+            record = read_record(path)
+        except DamagedError:
+            record = None
+        yield record
 
 
 def _ended_runs(output_dir: Path) -> Sequence[EndedRun]:
     """Return the reports of all runs, oldest first; damaged ones are passed over."""
-    reports = sorted((output_dir / STATE_DIR / "runs").glob("*.json"))
+    reports = sorted(reports_folder(output_dir).glob("*.json"))
     return [run for path in reports if (run := _read(path, EndedRun)) is not None]
 
 
 def report_of(output_dir: Path, pid: int) -> EndedRun | None:
     """Return the report of the newest run that had this process id; None if there is none."""
-    reports = (output_dir / STATE_DIR / "runs").glob(f"*-{pid}.json")
+    reports = reports_folder(output_dir).glob(f"*-{pid}.json")
     newest = max(reports, default=None)
     return None if newest is None else _read(newest, EndedRun)
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from dsocr_batch.engines.base import EngineIdentity
+from dsocr_batch.errors import InputMissing
 from dsocr_batch.names import STATE_DIR, display_path, path_from_display
 from dsocr_batch.output.journal import LoadedJournal, load_journal
 from dsocr_batch.output.paths import DocumentPaths, document_paths
@@ -57,6 +58,19 @@ class Reprocessed:
 
 class _CannotRebuild(Exception):
     """The message says why."""
+
+
+def require_output_dir(output_dir: Path) -> None:
+    """Make sure that a directory is where runs have written.
+
+    Raises:
+        InputMissing: it is not.
+    """
+    if not (output_dir / STATE_DIR).is_dir():
+        raise InputMissing(
+            f"{display_path(output_dir)} is not the output directory of a run: there is no "
+            f"{STATE_DIR} in it. Name the directory that was given as --output-dir."
+        )
 
 
 def finished_documents(output_dir: Path) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from dsocr_batch.child import ChildDiedError, ChildProcess, ChildTimeoutError
 from dsocr_batch.engines.base import (
+    PAGE_OPTIONS,
     EngineIdentity,
     EngineLostError,
     PageReadError,
@@ -27,21 +28,6 @@ from dsocr_batch.options import EngineOptions
 from dsocr_batch.prepare.image import ImageForm, ImageSpec
 from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import FailureClass, FinishReason
-
-HONOURS = frozenset(
-    {
-        "model",
-        "prompt",
-        "clean_prompt",
-        "grounded_prompt",
-        "max_tokens",
-        "batch_pages",
-        "save_figures",
-        "vision_mode",
-        "retry_large",
-        "roi_second_pass",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +55,7 @@ class Script:
 
 
 def create_engine(options: EngineOptions) -> ScriptedEngine:
-    refuse_unsupported("scripted", options, HONOURS)
+    refuse_unsupported("scripted", options, PAGE_OPTIONS)
     script = Script()
     if options.model is not None:
         script = Script(**json.loads(Path(options.model).read_text(encoding="utf-8")))

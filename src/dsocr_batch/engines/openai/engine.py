@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsocr_batch.engines.base import (
+    NGRAM_OPTIONS,
+    PAGE_OPTIONS,
     Engine,
     EngineIdentity,
     EngineLostError,
@@ -43,42 +45,23 @@ from dsocr_batch.engines.openai.probe import (
 )
 from dsocr_batch.engines.openai.retry import Patience, Timing, persist
 from dsocr_batch.engines.openai.transcript import Transcript
-from dsocr_batch.engines.openai.wire import IMAGE_MARKER, page_body
+from dsocr_batch.engines.openai.wire import page_body
 from dsocr_batch.errors import EngineUnusable, UsageError
 from dsocr_batch.options import EngineOptions
 from dsocr_batch.postprocess.repetition import LOOP_DETECTOR_VERSION
 from dsocr_batch.prepare.encode import JPEG_QUALITY
 from dsocr_batch.prepare.image import ImageForm, ImageSpec, PageImage
-from dsocr_batch.profiles import VisionMode
+from dsocr_batch.profiles import CONTEXT_TOKENS, IMAGE_TOKEN, VisionMode
 from dsocr_batch.records import FailureClass, Mode
 
 log = logging.getLogger(__name__)
 
 NAME = "openai"
-HONOURS = frozenset(
-    {
-        "model",
-        "prompt",
-        "clean_prompt",
-        "grounded_prompt",
-        "max_tokens",
-        "batch_pages",
-        "save_figures",
-        "vision_mode",
-        "retry_large",
-        "roi_second_pass",
-        "ngram_size",
-        "ngram_window",
-        "ngram_whitelist",
-        "base_url",
-    }
-)
+HONOURS = PAGE_OPTIONS | NGRAM_OPTIONS | {"base_url"}
 CAPACITIES = {ServerKind.VLLM: 64, ServerKind.DEEPSEEK_OCR_RS: 2, ServerKind.OTHER: 4}
 """vLLM interleaves up to 256 requests by default (``max_num_seqs``), and more of them in flight
 only wait there. deepseek-ocr.rs reads one page at a time: one is read, the next has arrived.
 Of others nothing is known."""
-CONTEXT_TOKENS = 8192
-"""Of DeepSeek-OCR, prompt and vision tokens included (its ``config.json``)."""
 MOST_VISION_TOKENS = 1203
 """Of a page in Gundam cut into 3 x 3 tiles, the most that any server makes of it: official
 ``config.py`` allows 9."""
@@ -116,9 +99,9 @@ def connect(options: EngineOptions, environ: Mapping[str, str], timing: Timing) 
 
 
 def _check_prompt(prompt: str) -> None:
-    if IMAGE_MARKER in prompt.removeprefix(IMAGE_MARKER):
+    if IMAGE_TOKEN in prompt.removeprefix(IMAGE_TOKEN):
         raise UsageError(
-            f"the prompt {prompt!r}: {IMAGE_MARKER} may only be its beginning; over HTTP the "
+            f"the prompt {prompt!r}: {IMAGE_TOKEN} may only be its beginning; over HTTP the "
             "image always comes before the text"
         )
     try:

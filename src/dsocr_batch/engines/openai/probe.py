@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 
@@ -19,6 +18,14 @@ from dsocr_batch.engines.openai.failures import (
     RefusedError,
 )
 from dsocr_batch.engines.openai.wire import Completion, Model, ModelList, Tokens, page_body, spoken
+from dsocr_batch.engines.vllm.plugin import ARCHITECTURE
+from dsocr_batch.engines.vllm.plugin.guard import (
+    LOGITS_PROCESSOR,
+    NGRAM_SIZE,
+    NGRAM_WHITELIST,
+    NGRAM_WINDOW,
+    ngram_args,
+)
 from dsocr_batch.errors import UsageError
 from dsocr_batch.names import display_text
 from dsocr_batch.options import CLEAN_PROMPT, EngineOptions
@@ -34,15 +41,9 @@ _FAVOUR = 100
 
 _MAX_MODELS_NAMED = 10
 
-DEFAULT_NGRAM_SIZE = 30
-DEFAULT_NGRAM_WINDOW = 90
-DEFAULT_WHITELIST = ("<td>", "</td>")
-"""vLLM's recipe for DeepSeek-OCR. The tags of table cells repeat by nature."""
-
 _MODE_OPTIONS = "--vision-mode and --retry-large"
 _MODE_FLAGS = (
-    "--trust-request-mm-kwargs --hf-overrides "
-    """'{"architectures": ["DsocrDeepseekOCRForCausalLM"]}'"""
+    f"""--trust-request-mm-kwargs --hf-overrides '{{"architectures": ["{ARCHITECTURE}"]}}'"""
 )
 _TEMPLATE_TOKENS = 16
 
@@ -80,13 +81,9 @@ class NgramGuard:
     """Texts of tokens that may."""
     whitelist_ids: tuple[int, ...] = ()
 
-    def as_xargs(self) -> dict[str, Any]:
+    def as_xargs(self) -> dict[str, int | list[int]]:
         """Return it as ``vllm_xargs``, for vLLM's ``NGramPerReqLogitsProcessor``."""
-        return {
-            "ngram_size": self.size,
-            "window_size": self.window,
-            "whitelist_token_ids": list(self.whitelist_ids),
-        }
+        return ngram_args(self.size, self.window, self.whitelist_ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,16 +141,16 @@ async def _guard(client: Client, server: Server, wishes: Wishes) -> NgramGuard |
         if any(option is not None for option in asked):
             raise UsageError(
                 "this server has no n-gram guard. Start vLLM with --logits-processors "
-                "vllm.model_executor.models.deepseek_ocr:NGramPerReqLogitsProcessor, or leave "
+                f"{LOGITS_PROCESSOR}, or leave "
                 "--ngram-size, --ngram-window and --ngram-whitelist out: loops are watched for "
                 "here too."
             )
         return None
-    given = DEFAULT_WHITELIST if wishes.ngram_whitelist is None else wishes.ngram_whitelist
+    given = NGRAM_WHITELIST if wishes.ngram_whitelist is None else wishes.ngram_whitelist
     whitelist = tuple(sorted(set(given)))
     return NgramGuard(
-        size=wishes.ngram_size or DEFAULT_NGRAM_SIZE,
-        window=wishes.ngram_window or DEFAULT_NGRAM_WINDOW,
+        size=wishes.ngram_size or NGRAM_SIZE,
+        window=wishes.ngram_window or NGRAM_WINDOW,
         whitelist=whitelist,
         whitelist_ids=tuple([await token_id(client, server, token) for token in whitelist]),
     )

@@ -9,11 +9,11 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from dsocr_batch.prepare.image import ImageForm
+from dsocr_batch.profiles import IMAGE_TOKEN
 
 T = TypeVar("T")
 
 _MIME = {ImageForm.JPEG: b"image/jpeg", ImageForm.PNG: b"image/png"}
-IMAGE_MARKER = "<image>"
 
 
 class WireError(Exception):
@@ -98,7 +98,7 @@ def error_words(error: ErrorInfo | str | None) -> str:
 
 def spoken(prompt: str) -> str:
     """Return a prompt without its marker for the image, which the server puts there itself."""
-    return prompt.removeprefix(IMAGE_MARKER).removeprefix("\n")
+    return prompt.removeprefix(IMAGE_TOKEN).removeprefix("\n")
 
 
 def page_body(

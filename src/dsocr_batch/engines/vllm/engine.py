@@ -12,6 +12,8 @@ import os
 import time
 
 from dsocr_batch.engines.base import (
+    NGRAM_OPTIONS,
+    PAGE_OPTIONS,
     Engine,
     EngineLostError,
     PageReadError,
@@ -35,21 +37,10 @@ from dsocr_batch.records import FailureClass, FinishReason
 
 log = logging.getLogger(__name__)
 
-HONOURS = frozenset(
-    {
-        "model",
-        "prompt",
-        "clean_prompt",
-        "grounded_prompt",
-        "max_tokens",
-        "batch_pages",
-        "save_figures",
-        "vision_mode",
-        "retry_large",
-        "roi_second_pass",
-        "ngram_size",
-        "ngram_window",
-        "ngram_whitelist",
+HONOURS = (
+    PAGE_OPTIONS
+    | NGRAM_OPTIONS
+    | {
         "dtype",
         "no_fp8_kv",
         "enable_fp8_weights",

@@ -18,20 +18,15 @@ from dsocr_batch.engines.vllm.plugin.guard import (
 )
 from dsocr_batch.errors import UsageError
 from dsocr_batch.gpu import Gpu
-from dsocr_batch.options import CLEAN_PROMPT, EngineOptions
+from dsocr_batch.options import CLEAN_PROMPT, DEFAULT_GPU_MEMORY_UTILIZATION, EngineOptions
 from dsocr_batch.postprocess.repetition import LOOP_DETECTOR_VERSION
-from dsocr_batch.profiles import PROFILES, VisionMode
+from dsocr_batch.profiles import CONTEXT_TOKENS, IMAGE_TOKEN, PROFILES, VisionMode
 from dsocr_batch.records import Mode
 from dsocr_batch.weights import DEFAULT_MODEL, Weights, find_weights
 
 log = logging.getLogger(__name__)
 
 NAME = "vllm"
-
-IMAGE_TOKEN = "<image>"  # noqa: S105
-
-CONTEXT_TOKENS = 8192
-"""Picture, prompt and text together (DeepSeek-OCR ``config.json``, ``max_position_embeddings``)."""
 
 BATCHED_TOKENS = 8192
 """Prompt tokens of one step of the engine: vLLM's own default for offline use on most GPUs
@@ -43,7 +38,6 @@ STREAM_TOKENS = 32
 """How many tokens come at a time, for the loop guard and as signs of life (NOTES.md, "vLLM")."""
 
 DEFAULT_DTYPE = "bfloat16"
-DEFAULT_GPU_MEMORY_UTILIZATION = 0.95
 
 # For the number of pages in flight.
 KV_ENTRIES_PER_TOKEN = 2 * 12 * 10 * 128

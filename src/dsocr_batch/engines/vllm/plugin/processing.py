@@ -22,9 +22,8 @@ from vllm.multimodal.processing import PromptReplacement
 
 from dsocr_batch.engines.vllm.plugin.inputs import PageViews
 from dsocr_batch.prepare.views import cut_views
-from dsocr_batch.profiles import PROFILES, TileGrid, VisionMode, VisionProfile
+from dsocr_batch.profiles import IMAGE_TOKEN, PROFILES, TileGrid, VisionMode, VisionProfile
 
-IMAGE_TOKEN = "<image>"  # noqa: S105
 MODES = tuple(VisionMode)
 
 
