@@ -15,6 +15,7 @@ from documents import write_pdf
 from dsocr_batch.discover import Document
 from dsocr_batch.options import EngineOptions, PageSelection
 from dsocr_batch.output.record import read_record
+from dsocr_batch.pipeline.local import LocalReader
 from dsocr_batch.pipeline.retry import Retry, Step
 from dsocr_batch.pipeline.roi import RegionChoice
 from dsocr_batch.pipeline.run import Run
@@ -68,7 +69,7 @@ def read_with(
     )
     run = Run(
         pipeline,
-        create_engine(EngineOptions(model=str(script))),
+        LocalReader(pipeline, create_engine(EngineOptions(model=str(script)))),
         [Document(path=str(tmp_path / "in" / "a.pdf"), relative="a.pdf")],
         1,
         on_tick=lambda _snapshot: None,

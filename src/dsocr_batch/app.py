@@ -50,6 +50,7 @@ from dsocr_batch.output.write import (
 )
 from dsocr_batch.pipeline.bottleneck import advice, held_back_by, stage_shares
 from dsocr_batch.pipeline.census import LiveRun
+from dsocr_batch.pipeline.local import LocalReader
 from dsocr_batch.pipeline.report import RunReport, printable_ignored
 from dsocr_batch.pipeline.reprocess import (
     Rebuild,
@@ -209,7 +210,12 @@ async def _run(
         live.tell(_live_run(shard, snapshot))
 
     pipeline_run = Run(
-        settings, job.engine, job.documents, len(job.documents), on_tick=tick, check=check
+        settings,
+        LocalReader(settings, job.engine),
+        job.documents,
+        len(job.documents),
+        on_tick=tick,
+        check=check,
     )
     on_ready(pipeline_run.stop)
     try:

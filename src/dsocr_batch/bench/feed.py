@@ -13,6 +13,7 @@ from dsocr_batch.bench.process_tree import TreeSampler, cpu_s
 from dsocr_batch.bench.simulated import Capacity, SimulatedEngine
 from dsocr_batch.discover import Document
 from dsocr_batch.options import DEFAULT_DPI, PageSelection
+from dsocr_batch.pipeline.local import LocalReader
 from dsocr_batch.pipeline.run import Run
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.records import Mode
@@ -86,7 +87,7 @@ def pipeline_order(output_dir: Path, render_workers: int) -> Order:
         )
         run = Run(
             settings,
-            engine,
+            LocalReader(settings, engine),
             documents,
             len(documents),
             on_tick=lambda _snapshot: None,

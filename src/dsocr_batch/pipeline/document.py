@@ -59,14 +59,22 @@ class OpenJob:
         """Move up to ``count`` pages from waiting to in flight and return their first tasks."""
         taken = [self.pending.popleft() for _ in range(min(count, len(self.pending)))]
         self.in_flight |= {page_index: PageWork() for page_index in taken}
-        return [ReadTask(job=self, page_index=page_index) for page_index in taken]
+        return [self.task(page_index) for page_index in taken]
+
+    def task(self, page_index: int) -> ReadTask:
+        """Return the task of reading a page for the first time."""
+        return ReadTask(document=self.document, source=self.source, page_index=page_index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadTask:
-    """One thing to render and to read: a page, a page once more, or a region of a page."""
+    """One thing to render and to read: a page, a page once more, or a region of a page.
 
-    job: OpenJob
+    It says all that a reader has to know, also in another process or on another machine.
+    """
+
+    document: Document
+    source: Source
     page_index: int
     step: Step = field(default_factory=Step)
     retry_reason: RetryReason | None = None
@@ -90,7 +98,7 @@ class ReadTask:
     @property
     def page_name(self) -> str:
         """The page as logs and views name it: ``sub/paper.pdf#12`` with its page number."""
-        return f"{self.job.source.path}#{self.page_index + 1}"
+        return f"{self.source.path}#{self.page_index + 1}"
 
     @property
     def name(self) -> str:

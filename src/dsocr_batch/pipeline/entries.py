@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from dsocr_batch.engines.base import PageReadError, Reading
 from dsocr_batch.names import display_text
-from dsocr_batch.pipeline.document import ReadTask
+from dsocr_batch.pipeline.document import MAX_TIMEOUTS, ReadTask
 from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import (
     Attempt,
@@ -63,6 +63,16 @@ def failed_render(record: PageRecord, failure: RenderFailed, render_s: float) ->
     """Return the journal entry of what cannot be rendered."""
     timed = replace(record, timing=PageTiming(render_s=round(render_s, 6)))
     return _failed(timed, failure.reason_code, failure.reason, failure.failure_class)
+
+
+def given_up(task: ReadTask, vision_mode: VisionMode | None) -> JournalEntry:
+    """Return the journal entry of what is not rendered, because its document hangs."""
+    return _failed(
+        begun(task, vision_mode),
+        ReasonCode.DOCUMENT_HANGS,
+        f"not tried: {MAX_TIMEOUTS} other pages of this document took too long to render",
+        FailureClass.INPUT,
+    )
 
 
 def read_page(record: PageRecord, outcome: Reading | PageReadError) -> JournalEntry:

@@ -5,7 +5,7 @@ Nothing here waits or touches a file: what a reading gave goes in, what is to be
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dsocr_batch.pipeline.document import OpenJob, ReadTask
 from dsocr_batch.pipeline.retry import Ladder, Step, conclude
@@ -29,21 +29,22 @@ class Course:
     ladder: Ladder | None = None
     regions: RegionChoice | None = None
 
-    def advance(self, task: ReadTask, entry: JournalEntry) -> Next:
+    def advance(self, job: OpenJob, task: ReadTask, entry: JournalEntry) -> Next:
         """Return what is to be done now that a task is done.
 
         Args:
+            job: the document that the task belongs to.
             task: done.
             entry: what came of it, as if it were all that is ever read of the page.
         """
-        work = task.job.in_flight[task.page_index]
+        work = job.in_flight[task.page_index]
         following = Next()
         if task.region is None:
             work.attempts.append(entry)
-            self._after_attempt(task.job, task.page_index, following)
+            self._after_attempt(job, task.page_index, following)
         else:
             work.readings[task.region] = entry
-            self._after_region(task.job, task.page_index, following)
+            self._after_region(job, task.page_index, following)
         return following
 
     def _after_attempt(self, job: OpenJob, page_index: int, following: Next) -> None:
@@ -69,9 +70,7 @@ class Course:
             work.page, work.regions = self.regions.choose(work.page)
         step = Step(quarter_turns=work.page.page.quarter_turns)
         following.tasks += [
-            ReadTask(
-                job=job, page_index=page_index, step=step, region=index, box=padded(region.box)
-            )
+            replace(job.task(page_index), step=step, region=index, box=padded(region.box))
             for index, region in enumerate(work.regions)
         ]
         self._after_region(job, page_index, following)
@@ -86,4 +85,4 @@ def _retry(job: OpenJob, page_index: int) -> ReadTask:
     retry = job.in_flight[page_index].retry
     if retry is None:
         raise AssertionError("a retry was granted to a page that wants none")
-    return ReadTask(job=job, page_index=page_index, step=retry.step, retry_reason=retry.reason)
+    return replace(job.task(page_index), step=retry.step, retry_reason=retry.reason)

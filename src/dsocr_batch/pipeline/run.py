@@ -1,10 +1,9 @@
-"""One run: render workers, engine and writer, all at work at once.
+"""One run: a reader and a writer, both at work at once.
 
-Each render worker has a lane, which takes tasks from the schedule and renders pages into
-slots. A rendered page becomes a task of its own: it waits for a place in the engine and is read.
-What that gave, ``page.Course`` takes in: the page goes back to the lanes to be rendered and read
-again, or it is journaled, and the last page of a document finishes that document. Nothing waits
-for a batch.
+The lanes of the reader take tasks from the schedule and render pages. A rendered page becomes a
+task of the event loop, which waits until it is read. What that gave, ``page.Course`` takes in:
+the page goes back to the lanes to be rendered and read again, or it is journaled, and the last
+page of a document finishes that document. Nothing waits for a batch.
 """
 
 from __future__ import annotations
@@ -19,43 +18,36 @@ from enum import StrEnum
 from typing import Any
 
 from dsocr_batch.discover import Document
-from dsocr_batch.engines.base import Engine, PageReadError, PageRequest, Reading
 from dsocr_batch.errors import DsocrError, TooManyFailures
 from dsocr_batch.names import display_path
 from dsocr_batch.pipeline.document import MAX_TIMEOUTS, OpenJob, ReadTask
 from dsocr_batch.pipeline.draft import Draft
-from dsocr_batch.pipeline.entries import (
-    begun,
-    blank,
-    failed_render,
-    quarantined,
-    read_page,
-    rendered_page,
-)
+from dsocr_batch.pipeline.entries import given_up, quarantined
 from dsocr_batch.pipeline.illustrate import Drawn, illustrate
 from dsocr_batch.pipeline.page import Course
+from dsocr_batch.pipeline.reader import (
+    Lane,
+    LaneLostError,
+    Outcome,
+    Read,
+    Reader,
+    Unread,
+    WhyUnread,
+)
 from dsocr_batch.pipeline.schedule import Schedule
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.pipeline.store import DocumentStore, Work
-from dsocr_batch.pipeline.supervise import EngineSupervisor, PageInterruptedError
 from dsocr_batch.pipeline.tally import Snapshot, Tally
-from dsocr_batch.prepare.image import PageImage
-from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import (
     DocumentRecord,
     FailureClass,
     JournalEntry,
-    PageRecord,
     PageState,
     ReasonCode,
 )
-from dsocr_batch.render.pool import PageJob, RenderedPage, RenderFailed, RenderWorker
-from dsocr_batch.render.slots import Slot, SlotPool
+from dsocr_batch.render.pool import RenderFailed, RenderWorker
 
 log = logging.getLogger(__name__)
-
-RUN_AHEAD_BYTES = 128 << 20
-"""Rendered pages that wait for the engine may take this much memory."""
 
 TICK_S = 0.25
 CHECK_S = 1.0
@@ -116,7 +108,7 @@ class Run:
     def __init__(
         self,
         settings: PipelineSettings,
-        engine: Engine,
+        reader: Reader,
         documents: Iterable[Document],
         documents_total: int,
         *,
@@ -127,36 +119,27 @@ class Run:
 
         Args:
             settings: how documents are read, resumed and written.
-            engine: not started; it is, when the first page needs it.
+            reader: reads the pages; closed at the end.
             documents: what to read, in this order.
             documents_total: their number, for progress.
             on_tick: called a few times a second with the state of the run.
             check: called once a second; raises to end the run (disk full, lock lost).
         """
         self._settings = settings
-        self._engine = engine
+        self._reader = reader
         self._on_tick = on_tick
         self._check = check
         self._tally = Tally(documents_total)
-        self._schedule = Schedule(documents, settings.render_workers)
-        self._supervisor = EngineSupervisor(engine, settings.engine_timeout_s)
-        self._store = DocumentStore(settings, engine.identity)
+        self._schedule = Schedule(documents)
+        self._store = DocumentStore(settings, reader.identity)
         self._course = Course(ladder=settings.ladder, regions=settings.regions)
-        modes = {engine.vision_mode, *(settings.ladder.vision_modes if settings.ladder else ())}
-        page_bytes = max(engine.image_spec(mode).max_bytes for mode in modes)
-        slot_count = max(settings.render_workers + 1, RUN_AHEAD_BYTES // page_bytes)
-        self._slots = SlotPool(slot_count)
-        self._workers = [
-            RenderWorker(self._slots.fds, settings.page_timeout_s, settings.passwords)
-            for _ in range(settings.render_workers)
-        ]
-        # Documents end while every lane's worker is busy with pages. It starts when first needed.
+        self._jobs: dict[str, OpenJob] = {}
+        """Open documents, by their path below the input root."""
+        # Documents end while every lane is busy with pages. It starts when first needed.
         self._artist = RenderWorker((), settings.page_timeout_s, settings.passwords)
         self._artist_is_free = asyncio.Lock()
-        self._engine_places = asyncio.Semaphore(engine.capacity)
-        # Journaling lags a little behind; this keeps it from lagging without bound.
-        self._tasks_under_way = asyncio.Semaphore(engine.capacity + 2 * slot_count)
         self._tasks: asyncio.TaskGroup | None = None
+        self._hiring: asyncio.Task[None] | None = None
         self._stop_reason: StopReason | None = None
         self._grace_ends = float("inf")
 
@@ -166,28 +149,31 @@ class Run:
         After a signal they have a few seconds for it, after a second signal none.
         """
         is_second = self._stop_reason not in (None, StopReason.MAX_RUNTIME)
-        if is_second or self._supervisor.is_loading:  # then no page is inside it
+        if is_second or self._reader.vitals.is_loading:  # then no page is inside it
             self._grace_ends = time.monotonic()
         elif reason is not StopReason.MAX_RUNTIME:
             self._grace_ends = time.monotonic() + STOP_GRACE_S
         if self._stop_reason is None or reason is not StopReason.MAX_RUNTIME:
             self._stop_reason = reason
+        self._reader.stop()
         self._schedule.stop()
+        self._hire_no_more()
 
     @property
     def result(self) -> RunResult:
         """How the run stands, or ended."""
+        vitals = self._reader.vitals
         return RunResult(
             stopped_by=self._stop_reason,
             work_left=self._schedule.has_work,
             tally=self._tally,
             snapshot=self._tally.snapshot((), "finished"),
-            engine_losses=self._supervisor.losses,
+            engine_losses=vitals.engine_losses,
             stages=StageSeconds(
-                loading=self._supervisor.loading_s,
+                loading=vitals.loading_s,
                 render=self._tally.render_s,
                 prepare=self._tally.prepare_s,
-                render_held_up=self._tally.slot_wait_s,
+                render_held_up=vitals.held_up_s,
                 engine=self._tally.engine_s,
                 postprocess=self._store.busy_s[Work.POSTPROCESS],
                 writing=self._store.busy_s[Work.WRITING],
@@ -204,8 +190,7 @@ class Run:
             async with asyncio.TaskGroup() as outer:
                 clocks = [outer.create_task(self._tick()), outer.create_task(self._sync())]
                 async with asyncio.TaskGroup() as self._tasks:
-                    for index, worker in enumerate(self._workers):
-                        self._tasks.create_task(self._lane(index, worker))
+                    self._hiring = self._tasks.create_task(self._hire())
                 for clock in clocks:
                     clock.cancel()
         except BaseExceptionGroup as group:
@@ -219,21 +204,34 @@ class Run:
     async def _close(self) -> None:
         async with AsyncExitStack() as closing:  # last in, first out; each in any case
             closing.push_async_callback(self._store.close)
-            closing.callback(self._slots.close)
-            closing.push_async_callback(self._supervisor.close)
-            for worker in (*self._workers, self._artist):
-                closing.push_async_callback(worker.close)
+            closing.push_async_callback(self._reader.close)
+            closing.push_async_callback(self._artist.close)
 
-    # ---- lanes: one for each render worker -------------------------------------------------
+    # ---- lanes -----------------------------------------------------------------------------
 
-    async def _lane(self, index: int, worker: RenderWorker) -> None:
-        while (work := await self._schedule.next_work(index)) is not None:
-            if isinstance(work, Document):
-                await self._open(worker, work)
-            else:
-                await self._render(worker, work)
+    async def _hire(self) -> None:
+        """Put every lane of the reader to work, also those that come later."""
+        async for lane in self._reader.lanes():
+            self._spawn(self._work(lane, self._schedule.join()))
 
-    async def _open(self, worker: RenderWorker, document: Document) -> None:
+    def _hire_no_more(self) -> None:
+        if self._hiring is not None:
+            self._hiring.cancel()
+
+    async def _work(self, lane: Lane, number: int) -> None:
+        try:
+            while (work := await self._schedule.next_work(number)) is not None:
+                if isinstance(work, Document):
+                    await self._open(lane, work)
+                else:
+                    await self._render(lane, work)
+            self._hire_no_more()
+        except LaneLostError as error:
+            log.warning("%s: what it was reading goes on elsewhere", error)
+        finally:
+            self._schedule.leave(number)
+
+    async def _open(self, lane: Lane, document: Document) -> None:
         plan = await self._store.plan(document)
         if plan.passed_over:
             self._tally.document_passed_over()
@@ -244,7 +242,10 @@ class Run:
             self._schedule.settled()
             return
         try:
-            opened = await worker.open(document.path, display_path(document.relative), plan.size)
+            opened = await lane.open(document, plan.size)
+        except LaneLostError:
+            self._schedule.give_back(document)
+            raise
         except RenderFailed as failure:
             log.warning("%s: %s", display_path(document.relative), failure.reason)
             record = await self._store.unreadable(document, plan, failure)
@@ -257,136 +258,78 @@ class Run:
             self._schedule.settled()
             return
         job = await self._store.begin(document, opened)
+        self._jobs[document.relative] = job
         self._tally.document_opened(len(job.pending))
         if job.is_finished:
-            await self._finish(job, worker)
+            await self._finish(job, lane.artist)
             return
-        self._supervisor.begin()
+        self._reader.warm_up()
         self._schedule.opened(job)
 
-    async def _render(self, worker: RenderWorker, task: ReadTask) -> None:
-        await self._tasks_under_way.acquire()
-        waiting_since = time.monotonic()
-        slot = await self._slots.acquire()
-        started = time.monotonic()
-        self._tally.slot_wait_s += started - waiting_since
-        record = begun(task, self._vision_mode(task))
+    async def _render(self, lane: Lane, task: ReadTask) -> None:
+        await lane.places.acquire()
+        if self._job(task).timeouts >= MAX_TIMEOUTS:
+            entry = given_up(task, self._reader.vision_mode)
+            self._spawn(self._take_in(lane, task, entry))
+            return
         try:
-            page = await self._rendered(worker, task, slot)
-        except RenderFailed as failure:
-            self._slots.release(slot)
-            task.job.timeouts += (
-                failure.reason_code is ReasonCode.RENDER_TIMEOUT
-                and failure.failure_class is FailureClass.INPUT
-            )
-            entry = failed_render(record, failure, time.monotonic() - started)
-            self._spawn(self._conclude(task, entry))
-            return
-        record = rendered_page(record, page)
-        if page.image is None:
-            self._slots.release(slot)
-            self._spawn(self._conclude(task, blank(record)))
-            return
-        self._spawn(self._read(task, record, page.image, slot))
+            rendered = await lane.render(task)
+        except LaneLostError:
+            lane.places.release()
+            self._again(task)
+            raise
+        if isinstance(rendered, JournalEntry):
+            self._count_timeout(rendered, task)
+            self._spawn(self._take_in(lane, task, rendered))
+        else:
+            self._spawn(self._read(lane, task, rendered))
 
-    async def _rendered(self, worker: RenderWorker, task: ReadTask, slot: Slot) -> RenderedPage:
-        job = task.job
-        if job.timeouts >= MAX_TIMEOUTS:
-            raise RenderFailed(
-                ReasonCode.DOCUMENT_HANGS,
-                f"not tried: {MAX_TIMEOUTS} other pages of this document took too long to render",
-                FailureClass.INPUT,
-            )
-        save_png = None
-        if self._settings.save_images and task.is_first_of_page:
-            save_png = str(job.paths.assets_dir / f"page-{task.page_index + 1:04d}.png")
-        page_job = PageJob(
-            path=job.document.path,
-            source=job.source,
-            page_index=task.page_index,
-            dpi=task.step.dpi or self._settings.dpi,
-            spec=self._engine.image_spec(self._vision_mode(task)),
-            box=task.box,
-            quarter_turns=task.step.quarter_turns,
-            save_png=save_png,
-        )
-        return await worker.render(page_job, slot)
+    async def _read(self, lane: Lane, task: ReadTask, read: Read) -> None:
+        outcome = await read()
+        if isinstance(outcome, JournalEntry):
+            self._count_timeout(outcome, task)
+            if self._settings.content_debug:
+                log.info("%s: %s %r", task.name, outcome.page.attempts, outcome.raw_text[:200])
+        await self._take_in(lane, task, outcome)
 
-    def _vision_mode(self, task: ReadTask) -> VisionMode | None:
-        return task.step.vision_mode or self._engine.vision_mode
+    async def _take_in(self, lane: Lane, task: ReadTask, outcome: Outcome) -> None:
+        if isinstance(outcome, JournalEntry):
+            await self._conclude(task, outcome)
+        else:
+            await self._unread(lane, task, outcome)
+        # Only now, so that pages wait where documents cannot be written as fast as they are read.
+        lane.places.release()
 
-    # ---- what was rendered: a task of the event loop each ----------------------------------
+    async def _unread(self, lane: Lane, task: ReadTask, outcome: Unread) -> None:
+        """Do a task again that came to nothing, unless it may be its page's fault."""
+        match outcome.why:
+            case WhyUnread.STOPPED:
+                pass
+            case WhyUnread.LANE_LOST:
+                self._again(task)
+            case WhyUnread.ENGINE_LOST:
+                suspect = replace(task, deaths=task.deaths + 1)
+                if suspect.deaths >= QUARANTINE_AFTER:
+                    lane.forgive()
+                    await self._conclude(task, quarantined(outcome.record, suspect.deaths))
+                else:
+                    self._schedule.add(suspect)
 
-    async def _read(self, task: ReadTask, record: PageRecord, image: PageImage, slot: Slot) -> None:
-        lent = [slot]
-
-        def release_image() -> None:
-            if lent:
-                self._slots.release(lent.pop())
-
-        rendered_at = time.monotonic()
-        try:
-            async with self._engine_places:
-                await self._supervisor.ready()
-                if self._stop_reason is not None:
-                    self._tasks_under_way.release()
-                    return
-                submitted_at = time.monotonic()
-                outcome = await self._attempt(task, image, release_image)
-        finally:
-            release_image()
-        timing = replace(
-            record.timing,
-            wait_s=round(submitted_at - rendered_at, 6),
-            engine_s=round(time.monotonic() - submitted_at, 6),
-        )
-        if isinstance(outcome, PageInterruptedError):
-            await self._interrupted(task, record)
-            return
-        entry = read_page(replace(record, timing=timing), outcome)
-        if self._settings.content_debug:
-            log.info("%s: %s %r", task.name, entry.page.attempts, entry.raw_text[:200])
-        await self._conclude(task, entry)
-
-    async def _attempt(
-        self, task: ReadTask, image: PageImage, release_image: Callable[[], None]
-    ) -> Reading | PageReadError | PageInterruptedError:
-        settings = self._settings
-        request = PageRequest(
-            page_id=task.name,
-            image=image,
-            prompt=settings.prompt if task.region is None else settings.region_prompt,
-            vision_mode=self._vision_mode(task),
-            temperature=task.step.temperature,
-            release_image=release_image,
-            on_progress=self._supervisor.note_progress,
-        )
-        try:
-            return await self._supervisor.read(request)
-        except (PageReadError, PageInterruptedError) as error:
-            return error
-
-    async def _interrupted(self, task: ReadTask, record: PageRecord) -> None:
-        """Submit a task again after the engine was lost, unless it may be its page's fault."""
-        suspect = replace(task, deaths=task.deaths + 1)
-        if suspect.deaths >= QUARANTINE_AFTER:
-            self._supervisor.forgive()
-            await self._conclude(task, quarantined(record, suspect.deaths))
-            return
-        self._schedule.add(suspect)
-        self._tasks_under_way.release()
+    def _again(self, task: ReadTask) -> None:
+        if task.is_suspect:
+            self._schedule.cleared()
+        self._schedule.add(task)
 
     async def _conclude(self, task: ReadTask, entry: JournalEntry) -> None:
         """Take in what came of a task; it may finish its page, and others that waited for it."""
         if task.is_suspect:
             self._schedule.cleared()
-        following = self._course.advance(task, entry)
+        job = self._job(task)
+        following = self._course.advance(job, task, entry)
         for next_task in following.tasks:
             self._schedule.add(next_task)
         for page in following.finished:
-            await self._settle_page(task.job, page)
-        # Only now, so that pages wait where documents cannot be written as fast as they are read.
-        self._tasks_under_way.release()
+            await self._settle_page(job, page)
 
     async def _settle_page(self, job: OpenJob, entry: JournalEntry) -> None:
         """Bring a page to its one state; the last page of a document finishes it."""
@@ -419,6 +362,8 @@ class Run:
             self._tally.documents_broken += 1
             self._store.forget(job)
             self._schedule.settled()
+        finally:
+            del self._jobs[job.document.relative]
 
     async def _illustrate(self, job: OpenJob, draft: Draft, worker: RenderWorker | None) -> Drawn:
         extras = self._settings.extras
@@ -426,6 +371,16 @@ class Run:
             return await illustrate(worker, job, draft, extras)
         async with self._artist_is_free:
             return await illustrate(self._artist, job, draft, extras)
+
+    def _job(self, task: ReadTask) -> OpenJob:
+        return self._jobs[task.document.relative]
+
+    def _count_timeout(self, entry: JournalEntry, task: ReadTask) -> None:
+        page = entry.page
+        self._job(task).timeouts += (
+            page.reason_code is ReasonCode.RENDER_TIMEOUT
+            and page.failure_class is FailureClass.INPUT
+        )
 
     def _settle_document(self, record: DocumentRecord) -> None:
         self._tally.document_finished(record)
@@ -443,7 +398,7 @@ class Run:
         checked_at = time.monotonic()
         while True:
             await asyncio.sleep(TICK_S)
-            self._on_tick(self._tally.snapshot(self._supervisor.in_flight, self._status()))
+            self._on_tick(self._tally.snapshot(self._reader.vitals.in_flight, self._status()))
             now = time.monotonic()
             if now >= self._grace_ends:
                 raise _GraceOver
@@ -451,7 +406,7 @@ class Run:
                 continue
             checked_at = now
             self._check()
-            self._supervisor.check_silence()
+            self._reader.check()
             limit_s = self._settings.max_runtime_s
             if limit_s is not None and now - self._tally.started > limit_s:
                 self.stop(StopReason.MAX_RUNTIME)
@@ -465,7 +420,7 @@ class Run:
     def _status(self) -> str:
         if self._stop_reason is not None:
             return f"stopping ({self._stop_reason}): pages in flight are being finished"
-        return "loading the engine" if self._supervisor.is_loading else "reading"
+        return "loading the engine" if self._reader.vitals.is_loading else "reading"
 
     def _refuse_mass_failure(self) -> None:
         share = self._tally.transient_failure_share

@@ -1,8 +1,8 @@
 """What is opened, rendered and read next.
 
 Documents take turns of a few pages, so that a long one does not starve the short ones, and a
-worker keeps a document open over a turn. While pages remain, all workers may hold a turn of the
-same document: the end of a run is not one long document rendered by one worker.
+lane keeps a document open over a turn. While pages remain, all lanes may hold a turn of the same
+document: the end of a run is not one long document rendered by one worker.
 
 What a page needs after its first reading comes before pages that were not begun: else documents
 would be finished only at the end of a corpus. Pages that may be what the engine was lost over are
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import chain, count
 
 from dsocr_batch.discover import Document
 from dsocr_batch.pipeline.document import OpenJob, ReadTask
@@ -24,9 +25,10 @@ TURN_PAGES = 16
 class Schedule:
     """Hands out documents to open and tasks of open documents. Lives on the event loop."""
 
-    def __init__(self, documents: Iterable[Document], workers: int) -> None:
+    def __init__(self, documents: Iterable[Document]) -> None:
         self._names: Iterator[Document] = iter(documents)
-        self._turns: list[deque[ReadTask]] = [deque() for _ in range(workers)]
+        self._turns: dict[int, deque[ReadTask]] = {}
+        self._lane_numbers = count()
         self._ring: deque[OpenJob] = deque()
         self._again: deque[ReadTask] = deque()
         self._suspects: deque[ReadTask] = deque()
@@ -42,15 +44,26 @@ class Schedule:
         """True while a document is unread or unfinished."""
         return not self._exhausted or self._unfinished > 0
 
-    async def next_work(self, worker: int) -> Document | ReadTask | None:
-        """Return what a worker, by its index, is to open or to render; None at the end.
+    def join(self) -> int:
+        """Let one more lane take part and return its number."""
+        number = next(self._lane_numbers)
+        self._turns[number] = deque()
+        return number
 
-        A caller that gets a document must end with ``opened`` or ``settled``, one that gets a
-        suspect with ``cleared``.
+    def leave(self, lane: int) -> None:
+        """Let a lane take part no more; others do what it still had before it."""
+        self._again.extend(self._turns.pop(lane))
+        self._changed.set()
+
+    async def next_work(self, lane: int) -> Document | ReadTask | None:
+        """Return what a lane, by its number, is to open or to render; None at the end.
+
+        A caller that gets a document must end with ``opened``, ``settled`` or ``give_back``, one
+        that gets a suspect with ``cleared``.
         """
         while not self._stopped:
-            work = self._begun() or self._next_of_turn(worker) or self._next_document()
-            work = work or self._next_turn(worker)
+            work = self._begun() or self._next_of_turn(lane) or self._next_document()
+            work = work or self._next_turn(lane)
             if work is not None:
                 return work
             if not self.has_work:
@@ -62,6 +75,13 @@ class Schedule:
     def opened(self, job: OpenJob) -> None:
         """Put a document with waiting pages in line."""
         self._ring.append(job)
+        self._changed.set()
+
+    def give_back(self, document: Document) -> None:
+        """Put a document in line again that was handed out and could not be opened by its lane."""
+        self._names = chain([document], self._names)
+        self._exhausted = False
+        self._unfinished -= 1
         self._changed.set()
 
     def add(self, task: ReadTask) -> None:
@@ -90,8 +110,8 @@ class Schedule:
             return self._suspects.popleft()
         return self._again.popleft() if self._again else None
 
-    def _next_of_turn(self, worker: int) -> ReadTask | None:
-        turn = self._turns[worker]
+    def _next_of_turn(self, lane: int) -> ReadTask | None:
+        turn = self._turns[lane]
         return turn.popleft() if turn else None
 
     def _next_document(self) -> Document | None:
@@ -104,12 +124,12 @@ class Schedule:
             self._unfinished += 1
         return document
 
-    def _next_turn(self, worker: int) -> ReadTask | None:
+    def _next_turn(self, lane: int) -> ReadTask | None:
         if not self._ring:
             return None
         job = self._ring.popleft()
         fair_share = -(-len(job.pending) // len(self._turns))
-        self._turns[worker].extend(job.take(min(TURN_PAGES, max(1, fair_share))))
+        self._turns[lane].extend(job.take(min(TURN_PAGES, max(1, fair_share))))
         if job.pending:
             self._ring.append(job)
-        return self._next_of_turn(worker)
+        return self._next_of_turn(lane)

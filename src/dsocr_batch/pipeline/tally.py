@@ -84,8 +84,6 @@ class Tally:
     prepare_s: float = 0.0
     """Part of ``render_s``."""
     engine_s: float = 0.0
-    slot_wait_s: float = 0.0
-    """Time that render workers stood still because the engine had pages enough."""
     _finish_times: deque[float] = field(default_factory=deque)
 
     def document_passed_over(self) -> None:
