@@ -229,6 +229,8 @@ class _TableBuilder(HTMLParser):
 
 def _spans(attrs: Sequence[tuple[str, str | None]]) -> str:
     """Return the rowspan and colspan attributes that mean something, in that order."""
+    if not attrs:  # nine cells in ten, and a tenth of the time of a page of tables
+        return ""
     given = {name: value or "" for name, value in attrs}
     return "".join(
         f' {name}="{int(value)}"'
