@@ -143,15 +143,16 @@ def escape_star_runs(text: str) -> tuple[str, int]:
 
 
 _GLUED_HEADING = re.compile(r"(?<=[.!?。])[ \t]*(?=#{2,6} \S)")
-_TIGHT_HEADING = re.compile(r"(?<=[^\n]\n)(?=#{1,6} \S)")
+# It begins with the newline itself: re finds a literal fast, and tries a lookbehind everywhere.
+_TIGHT_HEADING = re.compile(r"\n(?<=[^\n]\n)(?=#{1,6} \S)")
 _HEADING_THEN_TEXT = re.compile(r"^(#{1,6} \S[^\n]*\n)(?=[^\n])", re.MULTILINE)
 
 
 def set_headings_apart(text: str) -> tuple[str, int]:
     """Put headings on lines of their own, with a blank line above and below."""
-    text, glued = _GLUED_HEADING.subn("\n\n", text)
+    text, glued = _GLUED_HEADING.subn("\n\n", text) if "##" in text else (text, 0)
     text, below = _HEADING_THEN_TEXT.subn(r"\1\n", text)
-    text, above = _TIGHT_HEADING.subn("\n", text)
+    text, above = _TIGHT_HEADING.subn("\n\n", text)
     return text, glued + below + above
 
 
