@@ -5,8 +5,9 @@ vision towers play no part)::
 
     PYTHONPATH=tests .venv-vllm-0.32/bin/python scripts/bench_vllm_front_end.py
 
-The stock model is given images, ours the views that render workers cut. CPU time is that of the
-whole process, from the pixels in memory to the message for the engine process.
+The stock model is given images, ours the views that render workers cut: of a page in colour, which
+have three channels, and of one without, which have one. CPU time is that of the whole process, from
+the pixels in memory to the message for the engine process.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +44,20 @@ def main() -> None:
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = options.checkpoint or _tiny(Path(folder) / "tiny")
-        pixels = os.urandom(3 * SIZE[0] * SIZE[1])
-        views, grid = cut_views(pixels, *SIZE, PROFILES[VisionMode.GUNDAM])
-        stock = _measure(_load(checkpoint), lambda: _image_prompt(pixels))
-        ours = _measure(
-            _load(checkpoint, hf_overrides={"architectures": [ARCHITECTURE]}),
-            lambda: page_prompt(PROMPT, memoryview(views), VisionMode.GUNDAM, grid),
-        )
-    for name, (cpu_s, size) in (("stock", stock), ("ours", ours)):
-        print(f"{name:5} {1000 * cpu_s:7.1f} ms CPU {size / 1e6:6.1f} MB a page")
-    print(f"ratio {stock[0] / ours[0]:7.1f} times less {ours[1] / stock[1]:6.3f} of the bytes")
+        grey = os.urandom(SIZE[0] * SIZE[1])
+        pages = {
+            "colour": os.urandom(3 * len(grey)),
+            "grey": bytes(level for level in grey for _ in range(3)),
+        }
+        llm = _load(checkpoint)
+        stock = {name: _measure(llm, partial(_image_prompt, page)) for name, page in pages.items()}
+        llm = _load(checkpoint, hf_overrides={"architectures": [ARCHITECTURE]})
+        ours = {name: _measure(llm, _views_prompt(page)) for name, page in pages.items()}
+    for name in pages:
+        for model, (cpu_s, size) in (("stock", stock[name]), ("ours", ours[name])):
+            print(f"{name:6} {model:5} {1000 * cpu_s:7.1f} ms CPU {size / 1e6:6.1f} MB a page")
+        less, share = stock[name][0] / ours[name][0], ours[name][1] / stock[name][1]
+        print(f"{name:6} ratio {less:7.1f} times less {share:6.3f} of the bytes")
 
 
 def _tiny(folder: Path) -> Path:
@@ -65,6 +71,11 @@ def _image_prompt(pixels: bytes) -> dict[str, Any]:
 
     page = Image.frombuffer("RGB", SIZE, pixels, "raw", "RGB", 0, 1)
     return {"prompt": PROMPT, "multi_modal_data": {"image": page}}
+
+
+def _views_prompt(pixels: bytes) -> Callable[[], dict[str, Any]]:
+    views, grid = cut_views(pixels, *SIZE, PROFILES[VisionMode.GUNDAM])
+    return lambda: page_prompt(PROMPT, memoryview(views), VisionMode.GUNDAM, grid)
 
 
 def _load(checkpoint: Path, **settings: Any) -> Any:

@@ -13,7 +13,7 @@ from dsocr_batch.profiles import PROFILES, VisionMode
 @pytest.mark.parametrize("vision_mode", VisionMode)
 def test_the_trial_page_has_the_views_of_its_mode(vision_mode: VisionMode) -> None:
     image = canary_image(ImageSpec(form=ImageForm.VIEWS, vision_mode=vision_mode))
-    assert image.data.nbytes == PROFILES[vision_mode].views_bytes(image.grid)
+    assert image.data.nbytes == PROFILES[vision_mode].views_px(image.grid), "it has no colour"
     assert bool(image.grid.count) == (vision_mode is VisionMode.GUNDAM), "Gundam cuts it"
 
 

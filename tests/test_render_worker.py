@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pymupdf
 import pytest
+from PIL import Image
 
 from documents import write_pdf
+from dsocr_batch.profiles import NO_TILES, PROFILES, VisionMode
 from dsocr_batch.render.worker import Worker
 
 
@@ -55,3 +60,31 @@ def test_a_page_of_a_file_that_is_gone_is_unreadable(tmp_path: Path) -> None:
     source = worker.handle({"op": "open", "path": str(path), "passwords": []})["source"]
     path.unlink()
     assert worker.handle(render(path, source, 1))["error"] == "unreadable"
+
+
+@pytest.mark.parametrize(
+    "image_mode, image_format, channels",
+    [("1", "PNG", 1), ("L", "PNG", 1), ("L", "JPEG", 1), ("RGB", "JPEG", 3)],
+)
+def test_black_print_beside_a_scan_fills_a_slot_with_the_channels_of_the_scan(
+    tmp_path: Path, image_mode: str, image_format: str, channels: int
+) -> None:
+    path = write_scan_below_print(tmp_path / "a.pdf", image_mode, image_format)
+    worker = Worker()
+    source = worker.handle({"op": "open", "path": str(path), "passwords": []})["source"]
+    spec = {"form": "views", "max_side_px": None, "vision_mode": "base"}
+    reply = worker.handle({**render(path, source, 0), "spec": spec})
+    assert reply["size"] == channels * PROFILES[VisionMode.BASE].views_px(NO_TILES)
+
+
+def write_scan_below_print(path: Path, image_mode: str, image_format: str) -> Path:
+    """Write a page with a line of text and, turned and scaled, an image of noise in all levels."""
+    noise = np.random.default_rng(1).integers(0, 256, (300, 400, 3), np.uint8)
+    scan = io.BytesIO()
+    Image.fromarray(noise).convert(image_mode).save(scan, image_format)
+    with pymupdf.open() as document:
+        page = document.new_page()
+        page.insert_text((72, 72), "black on white", fontsize=24)
+        page.insert_image((72, 144, 500, 700), stream=scan.getvalue(), rotate=90)
+        document.save(path)
+    return path

@@ -76,12 +76,38 @@ def test_large_pads_a_page_with_grey_and_does_not_squash_it(
     profile = PROFILES[mode]
     views, _ = cut_views(bytes(3 * size[0] * size[1]), *size, profile)
     side = profile.global_px
-    view = np.frombuffer(views[: 3 * side**2], np.uint8).reshape(side, side, 3)
+    view = np.frombuffer(views[: side**2], np.uint8).reshape(side, side)
     left, top, width, height = box
     assert not view[top : top + height, left : left + width].any(), "the page is black"
     outside = np.ones((side, side), dtype=bool)
     outside[top : top + height, left : left + width] = False
     assert (view[outside] == 127).all()
+
+
+@pytest.mark.parametrize(
+    "mode, size", [*itertools.product(VisionMode, SIZES), (VisionMode.GUNDAM, (1190, 1684))]
+)
+def test_the_one_channel_of_a_grey_page_is_what_each_of_three_would_be(
+    mode: VisionMode, size: tuple[int, int]
+) -> None:
+    page = _page(*size)
+    red = page[..., :1]
+    in_colour, grid = cut_views(page.tobytes(), *size, PROFILES[mode])
+    in_grey, same_grid = cut_views(red.repeat(3, axis=2).tobytes(), *size, PROFILES[mode])
+    assert same_grid == grid
+    assert in_grey == in_colour[::3]
+
+
+@pytest.mark.parametrize("channel", range(3))
+@pytest.mark.parametrize("pixel", [(0, 0), (30, 17), (-1, -1)])
+def test_a_trace_of_colour_in_one_pixel_keeps_three_channels(
+    channel: int, pixel: tuple[int, int]
+) -> None:
+    page = np.full((61, 43, 3), 200, np.uint8)
+    page[pixel][channel] += 1
+    profile = PROFILES[VisionMode.TINY]
+    views, grid = cut_views(page.tobytes(), 43, 61, profile)
+    assert len(views) == 3 * profile.views_px(grid)
 
 
 def _page(width: int, height: int) -> Pixels:

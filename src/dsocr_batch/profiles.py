@@ -91,10 +91,10 @@ class VisionProfile:
             tokens += grid.rows * tile * (grid.columns * tile + 1)
         return tokens
 
-    def views_bytes(self, grid: TileGrid) -> int:
-        """Return how many bytes its views take as uint8 RGB."""
+    def views_px(self, grid: TileGrid) -> int:
+        """Return how many pixels its views have, all together."""
         tiles_px = 0 if self.tile_px is None else grid.count * self.tile_px**2
-        return 3 * (self.global_px**2 + tiles_px)
+        return self.global_px**2 + tiles_px
 
     @property
     def max_tokens(self) -> int:
@@ -112,7 +112,7 @@ class VisionProfile:
     @property
     def max_views_bytes(self) -> int:
         """The most bytes that the views of a page take as uint8 RGB."""
-        return max(self.views_bytes(grid) for grid in self._grids())
+        return 3 * max(self.views_px(grid) for grid in self._grids())
 
     def _grids(self) -> list[TileGrid]:
         """Return all grids of ``min_tiles`` to ``max_tiles`` tiles, fewest tiles first."""

@@ -40,10 +40,8 @@ def _load(checkpoint: Path, **settings: Any) -> LLM:
             max_model_len=4096,
             max_num_seqs=16,
             enforce_eager=True,
-            enable_prefix_caching=False,
-            mm_processor_cache_gb=0,
             limit_mm_per_prompt={"image": 1},
-            **settings,
+            **{"enable_prefix_caching": False, "mm_processor_cache_gb": 0, **settings},
         )
 
 
@@ -62,13 +60,28 @@ def stock(checkpoint: Path, ours: LLM) -> LLM:
     return _load(checkpoint)
 
 
+@pytest.fixture(scope="module")
+def cached(checkpoint: Path) -> LLM:
+    """Return ours with its caches; never dropped before the others, for that would end them all."""
+    return _load(
+        checkpoint,
+        hf_overrides={"architectures": [ARCHITECTURE]},
+        enable_prefix_caching=True,
+        mm_processor_cache_gb=1,
+    )
+
+
 def _page(seed: int, width_px: int = 1240, height_px: int = 1754) -> Image.Image:
     page = Image.new("RGB", (width_px, height_px), "white")
     draw = ImageDraw.Draw(page)
     for line in range(40):
         draw.text((100, 80 + line * 40), f"page {seed} line {line} the quick fox", fill="black")
-    draw.rectangle((0, 100 * seed, width_px // 2, 100 * seed + 200), fill="black")
+    draw.rectangle((0, 100 * seed, width_px // 2, 100 * seed + 200), fill="maroon")
     return page
+
+
+def _without_colour(page: Image.Image) -> Image.Image:
+    return page.convert("L").convert("RGB")
 
 
 def _as_image(page: Image.Image, vision_mode: VisionMode | None = None) -> dict[str, Any]:
@@ -81,6 +94,14 @@ def _as_image(page: Image.Image, vision_mode: VisionMode | None = None) -> dict[
 def _as_views(page: Image.Image, vision_mode: VisionMode) -> dict[str, Any]:
     views, grid = cut_views(page.tobytes(), *page.size, PROFILES[vision_mode])
     return page_prompt(PROMPT, memoryview(views), vision_mode, grid)
+
+
+def _in_three_channels(page: Image.Image, vision_mode: VisionMode) -> dict[str, Any]:
+    """Return a page without colour in the form of one with colour, bytes that never travel."""
+    one, grid = cut_views(page.tobytes(), *page.size, PROFILES[vision_mode])
+    assert len(one) == PROFILES[vision_mode].views_px(grid)
+    three = bytes(level for level in one for _ in range(3))
+    return page_prompt(PROMPT, memoryview(three), vision_mode, grid)
 
 
 def _read(llm: LLM, prompts: Sequence[dict[str, Any]], tokens: int = 6) -> list[RequestOutput]:
@@ -107,7 +128,8 @@ def test_what_is_read_depends_on_the_picture(stock: LLM) -> None:
 def test_gundam_reads_what_stock_vllm_reads_from_images_and_from_views(
     ours: LLM, stock: LLM
 ) -> None:
-    pages = [_page(seed, *shape) for seed, shape in enumerate(SHAPES)]
+    in_colour = [_page(seed, *shape) for seed, shape in enumerate(SHAPES)]
+    pages = in_colour + [_without_colour(page) for page in in_colour[:2]]
     by_stock = _read(stock, [_as_image(page) for page in pages])
     from_images = _read(ours, [_as_image(page) for page in pages])
     from_views = _read(ours, [_as_views(page, VisionMode.GUNDAM) for page in pages])
@@ -115,6 +137,39 @@ def test_gundam_reads_what_stock_vllm_reads_from_images_and_from_views(
     assert prompts == [output.prompt_token_ids for output in from_images]
     assert prompts == [output.prompt_token_ids for output in from_views]
     assert _texts(by_stock) == _texts(from_images) == _texts(from_views)
+
+
+@pytest.mark.parametrize("vision_mode", VisionMode)
+def test_a_page_without_colour_reads_the_same_to_the_last_bit_with_one_channel_and_with_three(
+    ours: LLM, vision_mode: VisionMode
+) -> None:
+    page = _without_colour(_page(1))
+    settings = SamplingParams(temperature=0, max_tokens=6, ignore_eos=True, logprobs=5)
+    one, three, in_colour = (
+        [completion.logprobs for completion in output.outputs]
+        for prompt in (
+            _as_views(page, vision_mode),
+            _in_three_channels(page, vision_mode),
+            _as_views(_page(1), vision_mode),
+        )
+        for output in ours.generate([prompt], settings, use_tqdm=False)
+    )
+    assert one == three
+    assert one != in_colour, "a colour makes a difference"
+
+
+def test_caches_do_not_take_a_page_for_its_like_in_colour(ours: LLM, cached: LLM) -> None:
+    """Pages of one vision mode with the same red channel; vLLM names them by their content."""
+    in_colour = _page(1)
+    red = in_colour.getchannel("R")
+    grey = Image.merge("RGB", (red, red, red))
+    prompts = [_as_views(page, VisionMode.BASE) for page in (grey, in_colour)]
+    expected = _texts(_read(ours, prompts))
+    assert expected[0] != expected[1]
+    assert _texts(_read(cached, prompts)) == expected
+    again = _read(cached, prompts)
+    assert _texts(again) == expected
+    assert all(output.num_cached_tokens for output in again), "the caches are in use"
 
 
 @pytest.mark.parametrize("vision_mode", VisionMode)
@@ -127,6 +182,7 @@ def test_a_page_takes_the_tokens_that_its_profile_tells(ours: LLM, vision_mode: 
 
 def test_modes_mixed_in_one_engine_read_what_each_page_reads_alone(ours: LLM) -> None:
     pages = [(_page(1), mode) for mode in VisionMode] + [(_page(2), VisionMode.GUNDAM)]
+    pages += [(_without_colour(_page(3)), mode) for mode in VisionMode]
     prompts = [prompt for page in pages for prompt in (_as_image(*page), _as_views(*page))]
     mixed = _texts(_read(ours, prompts))
     alone = [text for page in pages for text in _texts(_read(ours, [_as_views(*page)]))]

@@ -14,8 +14,9 @@ class ImageForm(StrEnum):
     RGB = "rgb"
     """uint8 ``(height, width, 3)``, row-major, no padding."""
     VIEWS = "views"
-    """What a vision mode looks at: uint8 RGB, first the global view ``(global_px, global_px, 3)``,
-    then each tile ``(tile_px, tile_px, 3)``, row by row of the grid."""
+    """What a vision mode looks at: uint8, first the global view ``(global_px, global_px, n)``, then
+    each tile ``(tile_px, tile_px, n)``, row by row of the grid. The channels are RGB (n = 3), or a
+    single one where all three are equal all over the page; the size tells which."""
     PNG = "png"
     """A PNG file."""
     JPEG = "jpeg"

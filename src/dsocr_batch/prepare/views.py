@@ -2,6 +2,9 @@
 
 Source: DeepSeek-OCR ``process/image_process.py`` and ``modeling_deepseekocr.py`` (``infer``):
 bicubic scaling; Tiny and Small squash the page to a square, the others pad it with grey.
+
+Most pages have no colour: black print, grey scans. Their views have one channel instead of three
+equal ones, which cost a third of the time to cut and of the bytes to send.
 """
 
 from __future__ import annotations
@@ -10,8 +13,8 @@ from PIL import Image, ImageOps
 
 from dsocr_batch.profiles import TileGrid, VisionProfile
 
-GREY = (127, 127, 127)
-"""The mean of the training images, 0.5, as a colour: ``int(0.5 * 255)``."""
+GREY = 127
+"""The mean of the training images, 0.5, as a level of each channel: ``int(0.5 * 255)``."""
 
 
 def cut_views(
@@ -25,17 +28,25 @@ def cut_views(
         height_px: of the page.
         profile: the vision mode.
     """
-    page = Image.frombuffer("RGB", (width_px, height_px), rgb, "raw", "RGB", 0, 1)
+    page = _without_equal_channels(
+        Image.frombuffer("RGB", (width_px, height_px), rgb, "raw", "RGB", 0, 1)
+    )
     grid = profile.grid(width_px, height_px)
     views = [_global_view(page, profile), *_tiles(page, profile, grid)]
     return b"".join(view.tobytes() for view in views), grid
+
+
+def _without_equal_channels(page: Image.Image) -> Image.Image:
+    """Return a page in grey if it has no other colour; each channel is scaled by itself."""
+    red, green, blue = page.split()
+    return red if red == green == blue else page
 
 
 def _global_view(page: Image.Image, profile: VisionProfile) -> Image.Image:
     size = (profile.global_px, profile.global_px)
     if not profile.pads:
         return page.resize(size, Image.Resampling.BICUBIC)
-    return ImageOps.pad(page, size, Image.Resampling.BICUBIC, color=GREY)
+    return ImageOps.pad(page, size, Image.Resampling.BICUBIC, color=(GREY,) * len(page.getbands()))
 
 
 def _tiles(page: Image.Image, profile: VisionProfile, grid: TileGrid) -> list[Image.Image]:

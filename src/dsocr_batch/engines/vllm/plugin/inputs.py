@@ -15,14 +15,14 @@ class PageViews:
     vision_mode: VisionMode
     grid: TileGrid
     data: bytearray = field(repr=False)
-    """uint8 RGB, laid out as ``ImageForm.VIEWS``."""
+    """uint8, laid out as ``ImageForm.VIEWS``."""
 
     def __post_init__(self) -> None:
-        expected = PROFILES[self.vision_mode].views_bytes(self.grid)
-        if len(self.data) != expected:
+        grey = PROFILES[self.vision_mode].views_px(self.grid)
+        if len(self.data) not in (grey, 3 * grey):
             raise ValueError(
-                f"the views of a page in {self.vision_mode} with {self.grid.count} tiles "
-                f"have {expected} bytes, not {len(self.data)}"
+                f"the views of a page in {self.vision_mode} with {self.grid.count} tiles have "
+                f"{3 * grey} bytes, or {grey} without colour, not {len(self.data)}"
             )
 
 
@@ -33,7 +33,7 @@ def page_prompt(
 
     Args:
         prompt: with one ``<image>``.
-        views: uint8 RGB, laid out as ``ImageForm.VIEWS``; copied, so its memory may be lent to
+        views: uint8, laid out as ``ImageForm.VIEWS``; copied, so its memory may be lent to
             the next page as soon as this returns.
         vision_mode: whose views they are.
         grid: of tiles.

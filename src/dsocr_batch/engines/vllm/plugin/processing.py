@@ -1,7 +1,8 @@
 """From a request to the model's input, in the front end's process of vLLM.
 
 Stock vLLM makes float32 tensors of the views there and counts their tokens from constants, so it
-knows Gundam only. Here views stay uint8, a quarter of the bytes, and carry their vision mode.
+knows Gundam only. Here views stay uint8, a page without colour has a single channel, and pages
+carry their vision mode.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from vllm.multimodal.processing import PromptReplacement
 
 from dsocr_batch.engines.vllm.plugin.inputs import PageViews
 from dsocr_batch.prepare.views import cut_views
-from dsocr_batch.profiles import IMAGE_TOKEN, PROFILES, TileGrid, VisionMode, VisionProfile
+from dsocr_batch.profiles import (
+    IMAGE_TOKEN,
+    NO_TILES,
+    PROFILES,
+    TileGrid,
+    VisionMode,
+    VisionProfile,
+)
 
 MODES = tuple(VisionMode)
 
@@ -117,9 +125,8 @@ class DummyInputs(DeepseekOCRDummyInputsBuilder):
         self, seq_len: int, mm_counts: Mapping[str, int], mm_options: Any
     ) -> dict[str, Any]:
         """Return pages in Large: attention over its 6,400 patches takes more than all of Gundam."""
-        size = PROFILES[VisionMode.LARGE].global_px
-        page, grid = cut_views(bytes(3 * size**2), size, size, PROFILES[VisionMode.LARGE])
-        views = PageViews(vision_mode=VisionMode.LARGE, grid=grid, data=bytearray(page))
+        in_colour = bytearray(PROFILES[VisionMode.LARGE].max_views_bytes)
+        views = PageViews(vision_mode=VisionMode.LARGE, grid=NO_TILES, data=in_colour)
         return {"image": [views] * mm_counts.get("image", 0)}
 
 
