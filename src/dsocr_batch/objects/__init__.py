@@ -1,0 +1,1 @@
+"""Object stores: what they hold, and what is asked of them."""
