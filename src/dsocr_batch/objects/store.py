@@ -312,11 +312,11 @@ class ObjectStore:
 
         try:
             yield
-        except FileNotFoundError as error:
+        except FileNotFoundError:
             raise ObjectVanished(f"{self._shown(key)} is not there") from None
-        except (exceptions.PreconditionError, exceptions.AlreadyExistsError) as error:
+        except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
             raise ObjectChanged(f"{self._shown(key)} has changed") from None
-        except exceptions.PermissionDeniedError as error:
+        except exceptions.PermissionDeniedError:
             raise ObjectsDenied(f"{self._shown(key)}: access denied") from None
         except exceptions.BaseError as error:
             raise PassingError(first_line(error)) from None
