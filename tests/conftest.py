@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from documents import write_pdf
+from s3_server import S3Server, s3_serving
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -34,6 +35,15 @@ def corpus(tmp_path: Path) -> Path:
     write_pdf(folder / "sub" / "with blank.pdf", ["first", None, "third"])
     write_pdf(folder / "sub" / "upper.PDF", ["one", "two", "three"])
     return folder
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """An S3 server with one empty bucket, which this process and its children know."""
+    with s3_serving() as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        yield server
 
 
 @pytest.fixture

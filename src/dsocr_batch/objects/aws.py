@@ -18,10 +18,9 @@ from dsocr_batch.objects.records import (
     ObjectsDenied,
     ObjectsUnreachable,
     ObjectUrl,
-    ObjectVersion,
     PassingError,
     first_line,
-    whole_seconds_ns,
+    object_info,
 )
 
 if TYPE_CHECKING:
@@ -75,11 +74,11 @@ class Account:
             place["StartAfter"] = root + after
         answer = self._asked(self._client.list_objects_v2, MaxKeys=PAGE_KEYS, **place)
         return [
-            ObjectInfo(
-                key=listed["Key"].removeprefix(root),
-                bytes=listed["Size"],
-                mtime_ns=whole_seconds_ns(listed["LastModified"]),
-                version=ObjectVersion(etag=listed.get("ETag")),
+            object_info(
+                listed["Key"].removeprefix(root),
+                listed["Size"],
+                listed["LastModified"],
+                etag=listed.get("ETag"),
             )
             for listed in answer.get("Contents", ())
         ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
 
 from dsocr_batch.errors import UsageError
 from dsocr_batch.names import display_text
@@ -93,6 +95,10 @@ class ObjectUrl:
         return f"{bucket}/{self.key}" if self.key else bucket
 
 
+Location = Path | ObjectUrl
+"""Where documents are or results go: a directory, or a prefix of keys."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectVersion:
     """Which of the objects that ever had a key; two are equal if their entity tags are."""
@@ -110,7 +116,8 @@ class ObjectInfo:
     """Below the store's prefix."""
     bytes: int
     mtime_ns: int
-    """When it was put; whole seconds, for listings and answers differ in the rest."""
+    """When it was put, in whole seconds, for listings and answers differ in the rest. In place of
+    that are digits made of the entity tag: a change within a second shows."""
     version: ObjectVersion
 
 
@@ -132,9 +139,17 @@ def key_problem(key: str) -> str | None:
     return None
 
 
-def whole_seconds_ns(moment: datetime) -> int:
-    """Return a moment as mtimes are told: nanoseconds since 1970, of whole seconds."""
-    return int(moment.timestamp()) * 1_000_000_000
+def object_info(
+    key: str, size: int, modified: datetime, *, etag: str | None, version: str | None = None
+) -> ObjectInfo:
+    """Return what is known of an object, as stores tell it."""
+    digits = int.from_bytes(sha256((etag or "").encode()).digest()[:8]) % 1_000_000_000
+    return ObjectInfo(
+        key=key,
+        bytes=size,
+        mtime_ns=int(modified.timestamp()) * 1_000_000_000 + digits,
+        version=ObjectVersion(etag=etag, version=version),
+    )
 
 
 class PassingError(Exception):

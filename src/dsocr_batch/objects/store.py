@@ -37,7 +37,8 @@ from dsocr_batch.objects.records import (
     PassingError,
     PreconditionFailed,
     first_line,
-    whole_seconds_ns,
+    key_problem,
+    object_info,
 )
 
 if TYPE_CHECKING:
@@ -159,17 +160,14 @@ class ObjectStore:
             NoSuchBucket, ObjectsDenied, ObjectsUnreachable: as their names say.
         """
         while True:
-            stream = iter(
-                self._store.list(prefix or None, offset=after or None, chunk_size=PAGE_KEYS)
-            )
             try:
-                while page := await self._in_thread(partial(_next_page, stream)):
+                async for page in self._listed_fast(prefix, after):
                     yield page
                     after = page[-1].key
                 return
             except PassingError as error:
                 if self._account is None:
-                    raise ObjectsUnreachable(f"{self.url} cannot be listed: {error}") from error
+                    raise ObjectsUnreachable(f"{self.url} cannot be listed: {error}") from None
             # botocore minds no key, and says why a listing is refused. One page of a thousand
             # gets over an odd key, and over a bad moment.
             page = await self._patiently(partial(self._account.page, prefix, after))
@@ -177,6 +175,14 @@ class ObjectStore:
                 return
             yield page
             after = page[-1].key
+
+    async def _listed_fast(self, prefix: str, after: str) -> AsyncIterator[Sequence[ObjectInfo]]:
+        if after and (problem := key_problem(after)):
+            raise PassingError(problem)
+        stream = self._store.list(prefix or None, offset=after or None, chunk_size=PAGE_KEYS)
+        pages = iter(stream)
+        while page := await self._in_thread(partial(_next_page, pages)):
+            yield page
 
     async def head(self, key: str) -> ObjectInfo | None:
         """Return what is known of an object; None if there is none."""
@@ -357,9 +363,6 @@ def _next_page(stream: Iterator[Sequence[ObjectMeta]]) -> Sequence[ObjectInfo]:
 
 
 def _info(meta: ObjectMeta, key: str) -> ObjectInfo:
-    return ObjectInfo(
-        key=key,
-        bytes=meta["size"],
-        mtime_ns=whole_seconds_ns(meta["last_modified"]),
-        version=ObjectVersion(etag=meta["e_tag"], version=meta["version"]),
+    return object_info(
+        key, meta["size"], meta["last_modified"], etag=meta["e_tag"], version=meta["version"]
     )
