@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ import msgspec
 
 from dsocr_batch import __version__
 from dsocr_batch.discover import Discovered, Document, discover, refuse_collisions
+from dsocr_batch.discover.objects import reading
 from dsocr_batch.engines.base import Engine
 from dsocr_batch.engines.resolve import (
     AUTO,
@@ -37,6 +38,7 @@ from dsocr_batch.errors import (
 )
 from dsocr_batch.machine import usable_cores
 from dsocr_batch.names import display_path
+from dsocr_batch.objects.store import open_store
 from dsocr_batch.options import InputOptions, RunOptions
 from dsocr_batch.output.live import LiveFile
 from dsocr_batch.output.lock import ShardLock
@@ -68,7 +70,9 @@ from dsocr_batch.pipeline.tally import Snapshot
 from dsocr_batch.postprocess.grounding import LABELS, base_label
 from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import Extra
+from dsocr_batch.scratch import scratch_folder
 from dsocr_batch.shard import shard_of
+from dsocr_batch.spool import Disk, Sources, Spool, room_for_spool
 
 log = logging.getLogger(__name__)
 
@@ -190,12 +194,29 @@ def run(
             if lock.lost:
                 raise _lock_lost(output.output_dir)
 
-        return asyncio.run(_run(job, settings, on_tick=on_tick, on_ready=on_ready, check=check))
+        with _sources(job) as sources:
+            return asyncio.run(
+                _run(job, settings, sources, on_tick=on_tick, on_ready=on_ready, check=check)
+            )
+
+
+@contextmanager
+def _sources(job: Job) -> Iterator[Sources]:
+    """Give what finds the documents: on the disk, or by a spool of their object store."""
+    url = job.discovered.store
+    if url is None:
+        yield Disk()
+        return
+    with reading("--input-dir"):
+        store = open_store(url)
+    with store, scratch_folder(job.options.input.spool_dir, "spool") as folder:
+        yield Spool(folder, store, room_for_spool(folder))
 
 
 async def _run(
     job: Job,
     settings: PipelineSettings,
+    sources: Sources,
     *,
     on_tick: Callable[[Snapshot], None],
     on_ready: Callable[[Callable[[StopReason], None]], None],
@@ -211,7 +232,7 @@ async def _run(
 
     pipeline_run = Run(
         settings,
-        LocalReader(settings, job.engine),
+        LocalReader(settings, job.engine, sources),
         job.documents,
         len(job.documents),
         on_tick=tick,

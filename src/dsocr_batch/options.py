@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dsocr_batch.errors import UsageError
 from dsocr_batch.names import display_path
+from dsocr_batch.objects.records import Location
 from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import Mode
 
@@ -122,10 +123,12 @@ def _as_argument(key: str, value: object) -> str:
 class InputOptions:
     """Where documents come from, and which of them this run takes."""
 
-    input_dir: Path | None = None
-    pdfs: tuple[Path, ...] = ()
-    input_list: Path | None = None
+    input_dir: Location | None = None
+    pdfs: tuple[Location, ...] = ()
+    input_list: Location | None = None
     recursive: bool = False
+    spool_dir: Path | None = None
+    """Where objects are kept while they are read; None for the place for temporary files."""
     limit_docs: int | None = None
     num_shards: int = 1
     shard_index: int = 0

@@ -48,19 +48,35 @@ def config_defaults(context: typer.Context, path: Path | None) -> Path | None:
 
 
 InputDir = Annotated[
-    Path | None,
-    typer.Option(help="Read the PDFs and images in this directory.", rich_help_panel=INPUT),
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="Read the PDFs and images in this directory, or below s3://BUCKET/PREFIX.",
+        rich_help_panel=INPUT,
+    ),
 ]
 Recursive = Annotated[
     bool, typer.Option("--recursive", help="Also its sub-directories.", rich_help_panel=INPUT)
 ]
 Pdf = Annotated[
-    list[Path] | None,
-    typer.Option(help="Read this file; may be repeated.", rich_help_panel=INPUT),
+    list[str] | None,
+    typer.Option(metavar="FILE", help="Read this file; may be repeated.", rich_help_panel=INPUT),
 ]
 InputList = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Read the files named in this file, one a line.",
+        rich_help_panel=INPUT,
+    ),
+]
+SpoolDir = Annotated[
     Path | None,
-    typer.Option(help="Read the files named in this file, one a line.", rich_help_panel=INPUT),
+    typer.Option(
+        help="Where objects are kept while they are read.",
+        show_default="TMPDIR",
+        rich_help_panel=INPUT,
+    ),
 ]
 PasswordFile = Annotated[
     Path | None,

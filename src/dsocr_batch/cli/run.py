@@ -19,6 +19,7 @@ from dsocr_batch.cli.logs import LogLevel, protect_stdout, set_up_logging
 from dsocr_batch.errors import ExitStatus, UsageError
 from dsocr_batch.launch import end_with_launcher
 from dsocr_batch.names import display_path
+from dsocr_batch.objects.records import Location, parse_location
 from dsocr_batch.options import (
     DEFAULT_DPI,
     EngineOptions,
@@ -50,6 +51,7 @@ def run(
     recursive: arguments.Recursive = False,
     pdf: arguments.Pdf = None,
     input_list: arguments.InputList = None,
+    spool_dir: arguments.SpoolDir = None,
     password_file: arguments.PasswordFile = None,
     pages: arguments.Pages = "1-",
     max_pages: arguments.MaxPages = None,
@@ -135,9 +137,10 @@ def run(
     shard = _shard(num_shards, shard_index, shard_from)
     options = RunOptions(
         input=InputOptions(
-            input_dir=input_dir,
-            pdfs=tuple(pdf or ()),
-            input_list=input_list,
+            input_dir=_location(input_dir),
+            pdfs=tuple(parse_location(name) for name in pdf or ()),
+            input_list=_location(input_list),
+            spool_dir=spool_dir,
             recursive=recursive,
             limit_docs=limit_docs,
             num_shards=shard.num_shards,
@@ -222,6 +225,10 @@ def _shard(
             "--shard-from does not go with --num-shards and --shard-index: say one or the others"
         )
     return shard_from_environment(source, os.environ) or told
+
+
+def _location(text: str | None) -> Location | None:
+    return None if text is None else parse_location(text)
 
 
 def _given(values: list[str] | None) -> tuple[str, ...] | None:
@@ -329,10 +336,11 @@ def _effective_options(job: app.Job) -> str:
     )
 
 
-def output_dir_of(output_dir: Path | None, input_dir: Path | None, mode: Mode) -> Path:
+def output_dir_of(output_dir: Path | None, input_dir: str | None, mode: Mode) -> Path:
     """Return where results go, told or not."""
     if output_dir is not None:
         return output_dir
-    if input_dir is None:
-        raise UsageError("--output-dir is needed where there is no --input-dir")
-    return input_dir / f"dsocr_{mode}"
+    below = _location(input_dir)
+    if not isinstance(below, Path):
+        raise UsageError("--output-dir is needed where there is no --input-dir on a disk")
+    return below / f"dsocr_{mode}"

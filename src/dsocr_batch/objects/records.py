@@ -90,13 +90,27 @@ class ObjectUrl:
         """The bucket's own URL."""
         return replace(self, key="")
 
+    @property
+    def parent(self) -> ObjectUrl:
+        """The prefix that the key is in."""
+        return replace(self, key=self.key.rpartition("/")[0])
+
     def __str__(self) -> str:
         bucket = f"{self.scheme}://{self.bucket}"
         return f"{bucket}/{self.key}" if self.key else bucket
 
 
 Location = Path | ObjectUrl
-"""Where documents are or results go: a directory, or a prefix of keys."""
+"""Where documents are or results go: a path, or what is like one in an object store."""
+
+
+def parse_location(text: str) -> Location:
+    """Return the place that an option names.
+
+    Raises:
+        UsageError: it begins like a URL of an object store and is none.
+    """
+    return ObjectUrl.parse(text) or Path(text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from dsocr_batch.pipeline.draft import Draft
 from dsocr_batch.pipeline.roi import is_too_small, padded
 from dsocr_batch.records import Box, Extra, FailureClass, OutputFile, PageState, ReasonCode
 from dsocr_batch.render.pool import CropJob, LayoutJob, RenderFailed, RenderWorker, WrittenFile
+from dsocr_batch.spool import Sources
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Drawn:
 
 
 async def illustrate(
-    worker: RenderWorker, job: OpenJob, draft: Draft, extras: frozenset[Extra]
+    worker: RenderWorker, job: OpenJob, draft: Draft, extras: frozenset[Extra], sources: Sources
 ) -> Drawn:
     """Make the pictures that are asked for and return what there is of them.
 
@@ -52,15 +53,17 @@ async def illustrate(
         OutputNotWritable: a file cannot be written.
     """
     counters: Counter[str] = Counter()
-    regions = await _cut(worker, job, _regions(job, draft), counters, REGION_IMAGES_FAILED)
+    regions = await _cut(
+        worker, job, _regions(job, draft), counters, REGION_IMAGES_FAILED, sources=sources
+    )
     figures: dict[tuple[int, int], OutputFile] = {}
     if Extra.FIGURES in extras:
         wanted = _figures(job, draft, counters)
-        figures = await _cut(worker, job, wanted, counters, FIGURES_FAILED)
+        figures = await _cut(worker, job, wanted, counters, FIGURES_FAILED, sources=sources)
         counters[FIGURES_SAVED] = len(figures)
     layout = None
     if Extra.LAYOUT in extras:
-        layout = await _draw_layout(worker, job, draft, counters)
+        layout = await _draw_layout(worker, job, draft, counters, sources)
     return Drawn(figures=figures, regions=regions, layout=layout, counters=+counters)
 
 
@@ -113,6 +116,8 @@ async def _cut(
     pictures: Iterable[_Picture],
     counters: Counter[str],
     failed: str,
+    *,
+    sources: Sources,
 ) -> dict[tuple[int, int], OutputFile]:
     """Write pictures and return those that are there; ``failed`` counts the others."""
     files: dict[tuple[int, int], OutputFile] = {}
@@ -121,16 +126,9 @@ async def _cut(
         if timeouts >= MAX_TIMEOUTS:
             counters[failed] += 1
             continue
-        crop = CropJob(
-            path=job.document.path,
-            source=job.source,
-            page_index=picture.page_number - 1,
-            dpi=picture.dpi,
-            box=padded(picture.box),
-            file=str(picture.path),
-        )
         try:
-            written = await worker.crop(crop)
+            async with sources.held(job.document) as path:
+                written = await worker.crop(_crop(job, picture, path))
         except RenderFailed as failure:
             name = display_path(picture.path.name)
             log.warning("%s: %s: %s", job.source.path, name, failure.reason)
@@ -143,19 +141,31 @@ async def _cut(
     return files
 
 
+def _crop(job: OpenJob, picture: _Picture, path: Path) -> CropJob:
+    return CropJob(
+        path=str(path),
+        source=job.source,
+        page_index=picture.page_number - 1,
+        dpi=picture.dpi,
+        box=padded(picture.box),
+        file=str(picture.path),
+    )
+
+
 async def _draw_layout(
-    worker: RenderWorker, job: OpenJob, draft: Draft, counters: Counter[str]
+    worker: RenderWorker, job: OpenJob, draft: Draft, counters: Counter[str], sources: Sources
 ) -> OutputFile | None:
     pages = [
         (page.page_number - 1, text.regions)
         for page, text in zip(draft.pages, draft.texts, strict=True)
         if text.regions
     ]
-    layout = LayoutJob(
-        path=job.document.path, source=job.source, pages=pages, file=str(job.paths.layout)
-    )
     try:
-        written = await worker.draw_layout(layout)
+        async with sources.held(job.document) as path:
+            layout = LayoutJob(
+                path=str(path), source=job.source, pages=pages, file=str(job.paths.layout)
+            )
+            written = await worker.draw_layout(layout)
     except RenderFailed as failure:
         log.warning("%s: no layout: %s", job.source.path, failure.reason)
         counters[LAYOUTS_FAILED] += 1

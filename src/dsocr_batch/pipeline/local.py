@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from dsocr_batch.discover import Document
 from dsocr_batch.engines.base import Engine, EngineIdentity, PageReadError, PageRequest, Reading
@@ -27,6 +28,7 @@ from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import JournalEntry, PageRecord
 from dsocr_batch.render.pool import OpenedDocument, PageJob, RenderFailed, RenderWorker
 from dsocr_batch.render.slots import Slot, SlotPool
+from dsocr_batch.spool import Disk, Sources
 
 RUN_AHEAD_BYTES = 128 << 20
 """Rendered pages that wait for the engine may take this much memory."""
@@ -35,13 +37,17 @@ RUN_AHEAD_BYTES = 128 << 20
 class LocalReader:
     """Reads with the cores and the engine of this machine."""
 
-    def __init__(self, settings: PipelineSettings, engine: Engine) -> None:
+    def __init__(
+        self, settings: PipelineSettings, engine: Engine, sources: Sources | None = None
+    ) -> None:
         """Start nothing yet.
 
         Args:
             settings: how pages are rendered and read.
             engine: not started; it is, when the first page needs it.
+            sources: where documents are found; closed at the end. None if they are files.
         """
+        self.sources = sources or Disk()
         self._settings = settings
         self._engine = engine
         self._supervisor = EngineSupervisor(engine, settings.engine_timeout_s)
@@ -103,15 +109,15 @@ class LocalReader:
         """Return the vision mode that a task is read in."""
         return task.step.vision_mode or self._engine.vision_mode
 
-    def page_job(self, task: ReadTask) -> PageJob:
-        """Return how a task's page is rendered."""
+    def page_job(self, task: ReadTask, path: Path) -> PageJob:
+        """Return how a task's page is rendered from its document's file."""
         settings = self._settings
         save_png = None
         if settings.save_images and task.is_first_of_page:
             paths = document_paths(settings.output_dir, task.document.relative)
             save_png = str(paths.assets_dir / f"page-{task.page_index + 1:04d}.png")
         return PageJob(
-            path=task.document.path,
+            path=str(path),
             source=task.source,
             page_index=task.page_index,
             dpi=task.step.dpi or settings.dpi,
@@ -175,6 +181,7 @@ class LocalReader:
             closing.push_async_callback(self._supervisor.close)
             for lane in self._lanes:
                 closing.push_async_callback(lane.close)
+            closing.push_async_callback(self.sources.close)
 
 
 class LocalLane:
@@ -197,7 +204,8 @@ class LocalLane:
 
     async def open(self, document: Document, size: int) -> OpenedDocument:
         """Open a document in the worker; see ``reader.Lane``."""
-        return await self._worker.open(document.path, display_path(document.relative), size)
+        async with self._reader.sources.held(document) as path:
+            return await self._worker.open(str(path), display_path(document.relative), size)
 
     async def render(self, task: ReadTask) -> JournalEntry | Read:
         """Render a task's page into a slot; see ``reader.Lane``."""
@@ -207,7 +215,8 @@ class LocalLane:
         self.held_up_s += started - waiting_since
         record = begun(task, self._reader.mode_of(task))
         try:
-            page = await self._worker.render(self._reader.page_job(task), slot)
+            async with self._reader.sources.held(task.document) as path:
+                page = await self._worker.render(self._reader.page_job(task, path), slot)
         except RenderFailed as failure:
             self._reader.slots.release(slot)
             return failed_render(record, failure, time.monotonic() - started)

@@ -19,6 +19,7 @@ from dsocr_batch.pipeline.document import ReadTask
 from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import JournalEntry, PageRecord
 from dsocr_batch.render.pool import OpenedDocument, RenderWorker
+from dsocr_batch.spool import Sources
 
 
 class WhyUnread(StrEnum):
@@ -113,6 +114,10 @@ class Reader(Protocol):
     @property
     def vision_mode(self) -> VisionMode | None:
         """How it looks at a page unless a task says otherwise; None if it has no such modes."""
+
+    @property
+    def sources(self) -> Sources:
+        """Where the process of the run finds documents, for their pictures."""
 
     @property
     def vitals(self) -> Vitals:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 
-from dsocr_batch.discover import Document
+from dsocr_batch.discover import Document, source_stat
 from dsocr_batch.errors import SettingsConflict
 from dsocr_batch.names import display_path
 from dsocr_batch.output.journal import LoadedJournal
@@ -50,16 +49,12 @@ class Plan:
 
 
 def plan_document(document: Document, paths: DocumentPaths, settings: PipelineSettings) -> Plan:
-    """Return what is left to do, from the record and a stat of the source alone.
+    """Return what is left to do, from the record and ``source_stat`` alone.
 
     Raises:
         SettingsConflict: the record was made with settings that this run may not touch.
     """
-    try:
-        stat = os.stat(document.path)  # noqa: PTH116 (a surrogateescape string)
-        size, mtime_ns = stat.st_size, stat.st_mtime_ns
-    except OSError:
-        size, mtime_ns = 0, 0  # opening it will tell what is wrong
+    size, mtime_ns = source_stat(document)
     record = None if settings.overwrite else _usable_record(paths, settings)
     if settings.only_failed and (record is None or not _has_failure(record)):
         return Plan(record=None, done=True, passed_over=True, size=size, mtime_ns=mtime_ns)

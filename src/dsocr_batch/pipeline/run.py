@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -20,6 +20,7 @@ from typing import Any
 from dsocr_batch.discover import Document
 from dsocr_batch.errors import DsocrError, TooManyFailures
 from dsocr_batch.names import display_path
+from dsocr_batch.pipeline.ahead import Ahead
 from dsocr_batch.pipeline.document import MAX_TIMEOUTS, OpenJob, ReadTask
 from dsocr_batch.pipeline.draft import Draft
 from dsocr_batch.pipeline.entries import given_up, quarantined
@@ -34,12 +35,12 @@ from dsocr_batch.pipeline.reader import (
     Unread,
     WhyUnread,
 )
+from dsocr_batch.pipeline.resume import Plan
 from dsocr_batch.pipeline.schedule import Schedule
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.pipeline.store import DocumentStore, Work
 from dsocr_batch.pipeline.tally import Snapshot, Tally
 from dsocr_batch.records import (
-    DocumentRecord,
     FailureClass,
     JournalEntry,
     PageState,
@@ -109,7 +110,7 @@ class Run:
         self,
         settings: PipelineSettings,
         reader: Reader,
-        documents: Iterable[Document],
+        documents: Sequence[Document],
         documents_total: int,
         *,
         on_tick: Callable[[Snapshot], None],
@@ -132,6 +133,7 @@ class Run:
         self._tally = Tally(documents_total)
         self._schedule = Schedule(documents)
         self._store = DocumentStore(settings, reader.identity)
+        self._plans = Ahead(documents, self._planned)
         self._course = Course(ladder=settings.ladder, regions=settings.regions)
         self._jobs: dict[str, OpenJob] = {}
         """Open documents, by their path below the input root."""
@@ -206,6 +208,7 @@ class Run:
             closing.push_async_callback(self._store.close)
             closing.push_async_callback(self._reader.close)
             closing.push_async_callback(self._artist.close)
+            closing.push_async_callback(self._plans.close)
 
     # ---- lanes -----------------------------------------------------------------------------
 
@@ -231,15 +234,21 @@ class Run:
         finally:
             self._schedule.leave(number)
 
-    async def _open(self, lane: Lane, document: Document) -> None:
+    async def _planned(self, document: Document) -> Plan:
         plan = await self._store.plan(document)
+        if not plan.done:
+            self._reader.sources.expect(document)
+        return plan
+
+    async def _open(self, lane: Lane, document: Document) -> None:
+        plan = await self._plans.answer(document)
         if plan.passed_over:
             self._tally.document_passed_over()
-            self._schedule.settled()
+            self._settled(document)
             return
         if plan.done and plan.record is not None:
             self._tally.document_found(plan.record)
-            self._schedule.settled()
+            self._settled(document)
             return
         try:
             opened = await lane.open(document, plan.size)
@@ -250,12 +259,13 @@ class Run:
             log.warning("%s: %s", display_path(document.relative), failure.reason)
             record = await self._store.unreadable(document, plan, failure)
             self._tally.document_opened(0)
-            self._settle_document(record)
+            self._tally.document_finished(record)
+            self._settled(document)
             return
         renewed = await self._store.renew(document, plan, opened)
         if renewed is not None:
             self._tally.document_found(renewed)
-            self._schedule.settled()
+            self._settled(document)
             return
         job = await self._store.begin(document, opened)
         self._jobs[document.relative] = job
@@ -352,7 +362,7 @@ class Run:
         try:
             draft = await self._store.compose(job)
             drawn = await self._illustrate(job, draft, worker)
-            self._settle_document(await self._store.finish(job, draft, drawn))
+            self._tally.document_finished(await self._store.finish(job, draft, drawn))
         except DsocrError:
             raise
         except Exception:
@@ -361,16 +371,16 @@ class Run:
             log.exception("%s: a bug; please report it", job.source.path)
             self._tally.documents_broken += 1
             self._store.forget(job)
-            self._schedule.settled()
         finally:
             del self._jobs[job.document.relative]
+        self._settled(job.document)
 
     async def _illustrate(self, job: OpenJob, draft: Draft, worker: RenderWorker | None) -> Drawn:
         extras = self._settings.extras
         if worker is not None:
-            return await illustrate(worker, job, draft, extras)
+            return await illustrate(worker, job, draft, extras, self._reader.sources)
         async with self._artist_is_free:
-            return await illustrate(self._artist, job, draft, extras)
+            return await illustrate(self._artist, job, draft, extras, self._reader.sources)
 
     def _job(self, task: ReadTask) -> OpenJob:
         return self._jobs[task.document.relative]
@@ -382,8 +392,8 @@ class Run:
             and page.failure_class is FailureClass.INPUT
         )
 
-    def _settle_document(self, record: DocumentRecord) -> None:
-        self._tally.document_finished(record)
+    def _settled(self, document: Document) -> None:
+        self._reader.sources.drop(document)
         self._schedule.settled()
 
     def _spawn(self, page: Coroutine[Any, Any, None]) -> None:
