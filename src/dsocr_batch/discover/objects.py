@@ -80,7 +80,9 @@ class _Walk:
         self._documents: list[Document] = []
         self._ignored: list[IgnoredInput] = []
         self._folders: dict[str, str] = {}
-        """Folders that are passed over, and why."""
+        """Those that are passed over, and why."""
+        self._misnamed: set[str] = set()
+        """Folders that are entered, and have a document's name."""
         self._outputs: set[str] = set()
         """Folders in which a run keeps its state."""
 
@@ -95,7 +97,8 @@ class _Walk:
         async for page in store.listed(after=after):
             for info in page:
                 self._take(info)
-            folder = self._passed_over(page[0].key)
+            first = page[0].key
+            folder = None if key_problem(first) else self._passed_over(first)
             if folder is not None and page[-1].key.startswith(f"{folder}/"):
                 return f"{folder}/{_LAST}"
         return None
@@ -112,7 +115,8 @@ class _Walk:
             self._folders[folder] = RESULTS
         documents = [d for d in self._documents if not self._is_output(d.relative)]
         ignored = [one for one in self._ignored if not self._is_output(self._relative(one))]
-        for folder, reason in self._folders.items():
+        misnamed = dict.fromkeys(self._misnamed, NOT_A_FILE)
+        for folder, reason in (misnamed | self._folders).items():
             if not self._is_output(folder):
                 path = str(self._prefix.child(folder))
                 ignored.append(IgnoredInput(path=path, reason=reason))
@@ -145,6 +149,8 @@ class _Walk:
             if reason is not None:
                 self._folders[folder] = reason
                 return folder
+            if is_document_name(name):
+                self._misnamed.add(folder)
         return None
 
     def _why_not_entered(self, folder: str, name: str) -> str | None:
