@@ -203,6 +203,14 @@ def test_an_input_that_cannot_be_listed_ends_with_status_4(
     assert s3.env["AWS_SECRET_ACCESS_KEY"] not in done.stderr
 
 
+def test_a_spool_for_files_is_a_usage_error(
+    corpus: Path, out: Path, script: Script, tmp_path: Path
+) -> None:
+    done = read(corpus, script(), out, "--spool-dir", tmp_path)
+    assert done.status == 2
+    assert "--spool-dir" in done.stderr
+
+
 def test_without_the_extra_the_error_names_it(
     s3: S3Server, out: Path, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

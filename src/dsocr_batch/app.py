@@ -120,6 +120,8 @@ def prepare(options: RunOptions) -> Job:
     engine = _engine(options)
     _refuse_same_again(options, engine)
     discovered = discover(options.input, output_dir)
+    if options.input.spool_dir is not None and discovered.store is None:
+        raise UsageError("--spool-dir has no meaning where documents are files already")
     refuse_collisions(discovered.documents, options.mode)
     shard = options.input
     documents = tuple(
