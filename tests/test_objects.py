@@ -89,16 +89,17 @@ def test_keys_that_no_file_or_request_could_have_are_told(key: str) -> None:
     assert key_problem(key) is not None
 
 
-@pytest.mark.parametrize("key", ["a/b c.pdf", "%20+&?#.pdf", "a\\b", "😀", "..a/.b", "é" * 512])
-def test_odd_but_possible_keys_are_none_of_them(s3: S3Server, key: str) -> None:
-    assert key_problem(key) is None
+def test_odd_but_possible_keys_are_none_of_them(s3: S3Server) -> None:
+    keys = ["a/b c.pdf", "%20+&?#.pdf", "a\\b", "😀", "..a/.b", "é" * 512]
     with open_store(url_of(f"s3://{BUCKET}")) as store:
-        asyncio.run(store.put(key, b"content"))
-        assert s3.get(key) == b"content"
-        got = asyncio.run(store.get(key))
-        assert got is not None
-        assert got[0] == b"content"
-        assert asyncio.run(keys_of(store)) == [key]
+        for key in keys:
+            assert key_problem(key) is None
+            asyncio.run(store.put(key, key.encode()))
+            assert s3.get(key) == key.encode()
+            got = asyncio.run(store.get(key))
+            assert got is not None
+            assert got[0] == key.encode()
+        assert asyncio.run(keys_of(store)) == sorted(keys)
 
 
 # --- listing ----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,7 @@ def test_a_run_over_objects_gives_what_a_run_over_the_same_files_gives(
     s3: S3Server, corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
     s3.put_tree(corpus, "in")
-    done = read_objects(script(), out, "--spool-dir", tmp_path / "spool")
+    done = read_objects(script(), out, "--spool-dir", tmp_path / "spool", "--log-level", "debug")
     assert done.status == 0, done.stderr
     reads = Counter(pages_read(tmp_path))
     assert len(reads) == 20
@@ -50,7 +51,8 @@ def test_a_run_over_objects_gives_what_a_run_over_the_same_files_gives(
     assert list((tmp_path / "spool").iterdir()) == []
     fetched = Counter(request.key for request in s3.asked("GET", "in/.+"))
     assert set(fetched.values()) == {1}
-    assert "not-to-be-seen" not in done.stderr
+    assert s3.env["AWS_ACCESS_KEY_ID"] not in done.stderr
+    assert s3.env["AWS_SECRET_ACCESS_KEY"] not in done.stderr
 
 
 def test_a_second_run_fetches_nothing(
@@ -67,6 +69,7 @@ def test_a_second_run_fetches_nothing(
     assert len(pages_read(tmp_path)) == 20
 
 
+@pytest.mark.slow
 def test_an_object_that_was_put_again_is_read_again_if_its_bytes_differ(
     s3: S3Server, corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -107,6 +110,7 @@ def test_one_vanished_and_one_denied_object_fail_alone_and_are_read_by_the_next_
     assert record_of(out, "doc1")["state"] == "ok"
 
 
+@pytest.mark.slow
 def test_slow_cut_and_refused_answers_change_nothing(
     s3: S3Server, corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -121,6 +125,7 @@ def test_slow_cut_and_refused_answers_change_nothing(
     assert comparable(out) == comparable(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 def test_an_object_that_changes_after_it_was_listed_is_recorded_in_its_new_version(
     s3: S3Server, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -160,6 +165,22 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_same_and_its_spool_is_remove
 
 
 @pytest.mark.slow
+def test_a_store_that_is_away_in_the_middle_of_a_run_is_waited_for(
+    s3: S3Server, corpus: Path, out: Path, script: Script
+) -> None:
+    s3.put_tree(corpus, "in")
+    s3.fault(Fault(key="in/.+", status=503, times=10_000))
+    command = cli_command(*from_store(script(), out))
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: len(s3.asked("GET", "in/.+")) > 0)
+        s3.is_away = True
+        time.sleep(4)
+        s3.faults.clear()
+        s3.is_away = False
+        assert process.wait(60) == 0
+
+
+@pytest.mark.slow
 def test_a_signal_ends_a_run_whose_store_does_not_answer(
     s3: S3Server, corpus: Path, out: Path, script: Script
 ) -> None:
@@ -174,6 +195,7 @@ def test_a_signal_ends_a_run_whose_store_does_not_answer(
     assert process.wait(timeout=20) == 143
 
 
+@pytest.mark.slow
 def test_figures_and_layouts_are_made_from_spooled_documents(
     s3: S3Server, corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
