@@ -47,7 +47,9 @@ def environment() -> dict[str, str]:
     return {**os.environ, "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "100"}
 
 
-def read_command(corpus: Path, script: Path, output: Path, *options: str | Path) -> list[str]:
+def read_command(
+    corpus: str | Path, script: Path, output: str | Path, *options: str | Path
+) -> list[str]:
     return cli_command(
         "run",
         *("--input-dir", corpus, "--recursive", "--output-dir", output),
@@ -56,7 +58,11 @@ def read_command(corpus: Path, script: Path, output: Path, *options: str | Path)
 
 
 def read(
-    corpus: Path, script: Path, output: Path, *options: str | Path, timeout_s: float = 60
+    corpus: str | Path,
+    script: Path,
+    output: str | Path,
+    *options: str | Path,
+    timeout_s: float = 60,
 ) -> Finished:
     """Run the scripted engine over a corpus and wait for the end."""
     return _finished(read_command(corpus, script, output, *options), timeout_s)

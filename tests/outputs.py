@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from s3_server import S3Server
+
 
 def pages_read(tmp_path: Path) -> list[str]:
     """Return the ids of the pages that the scripted engine has read, in order."""
@@ -16,6 +18,15 @@ def pages_read(tmp_path: Path) -> list[str]:
 def record_of(output_dir: Path, stem: str) -> dict[str, Any]:
     record: dict[str, Any] = json.loads((output_dir / f"{stem}.json").read_bytes())
     return record
+
+
+def pulled(s3: S3Server, folder: Path, prefix: str = "out") -> Path:
+    """Return a directory of all objects below a prefix, as `aws s3 sync` makes it."""
+    for key in s3.keys(f"{prefix}/"):
+        path = folder / key.removeprefix(f"{prefix}/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(s3.get(key))
+    return folder
 
 
 def comparable(output_dir: Path) -> dict[str, Any]:

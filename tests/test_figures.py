@@ -22,7 +22,8 @@ from dsocr_batch.pipeline.roi import MARGIN, padded
 from dsocr_batch.postprocess.figures import figure_link, link_figures
 from dsocr_batch.postprocess.page import process_page
 from dsocr_batch.records import Mode, scaled_box
-from outputs import comparable, pages_read, record_of
+from outputs import comparable, pages_read, pulled, record_of
+from s3_server import S3Server
 
 pytestmark = pytest.mark.slow
 
@@ -134,6 +135,23 @@ def test_a_finished_corpus_gets_its_pictures_without_reading_a_page(
     assert comparable(out) == comparable(tmp_path / "at once")
     assert read(pictures, unusable, out).status == 0
     assert comparable(out) == comparable(tmp_path / "at once"), "they stay where not asked for"
+
+
+def test_pictures_go_to_an_object_store_and_leave_it_again(
+    pictures: Path, script: Script, s3: S3Server, tmp_path: Path
+) -> None:
+    out, all_of_them = "s3://corpus/out", ("--save-figures", "--save-layout", "--save-images")
+    whole = tmp_path / "whole"
+    read(pictures, pictures_script(script), whole, *all_of_them)
+    read(pictures, pictures_script(script), out, "--save-images")
+    unusable = pictures_script(script, unusable="no page is to be read")
+    added = read(pictures, unusable, out, *all_of_them)
+    assert added.status == 0, added.stderr
+    assert comparable(pulled(s3, tmp_path / "synced")) == comparable(whole)
+    s3.delete(f"out/{STEM}.md")
+    read(pictures, pictures_script(script), out)
+    images = [f"out/{STEM}_assets/page-000{number}.png" for number in (1, 2)]
+    assert s3.keys(f"out/{STEM}") == [f"out/{STEM}.json", f"out/{STEM}.md", *images]
 
 
 def test_a_damaged_picture_is_made_again_and_one_not_asked_for_goes_with_the_next_writing(

@@ -20,6 +20,7 @@ from dsocr_batch.pipeline.retry import Retry, Step
 from dsocr_batch.pipeline.roi import RegionChoice
 from dsocr_batch.pipeline.run import Run
 from dsocr_batch.pipeline.settings import PipelineSettings
+from dsocr_batch.pipeline.store import DocumentStore
 from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import DocumentRecord, Flag, JournalEntry, Mode, Region, RetryReason
 from dsocr_scripted.engine import create_engine
@@ -67,9 +68,11 @@ def read_with(
         ladder=kind(steps=steps),
         **settings,
     )
+    engine = create_engine(EngineOptions(model=str(script)))
     run = Run(
         pipeline,
-        LocalReader(pipeline, create_engine(EngineOptions(model=str(script)))),
+        LocalReader(pipeline, engine),
+        DocumentStore(pipeline, engine.identity),
         [Document(path=str(tmp_path / "in" / "a.pdf"), relative="a.pdf")],
         1,
         on_tick=lambda _snapshot: None,

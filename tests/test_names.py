@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsocr_batch.names import display_path, display_text, path_from_display
+from dsocr_batch.names import display_path, display_text, key_of_path, path_from_display
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,14 @@ def test_displaying_text_twice_changes_nothing_more(text: str) -> None:
     shown = display_text(text)
     shown.encode("utf-8")
     assert display_text(shown) == shown
+
+
+@given(path=st.binary(max_size=60).map(os.fsdecode))
+def test_a_key_is_utf8_without_control_characters_and_turns_back_into_the_path(path: str) -> None:
+    key = key_of_path(path)
+    assert not any(char < " " or char == "\x7f" for char in key.encode().decode())
+    assert path_from_display(key) == path
+
+
+def test_a_usual_name_is_its_own_key() -> None:
+    assert key_of_path("a b/ünï\u200dcode 100%.pdf") == "a b/ünï\u200dcode 100%.pdf"

@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,13 @@ from typing import Any
 import msgspec
 
 from dsocr_batch import __version__
-from dsocr_batch.discover import Discovered, Document, discover, refuse_collisions
+from dsocr_batch.discover import (
+    Discovered,
+    Document,
+    IgnoredInput,
+    discover,
+    refuse_collisions,
+)
 from dsocr_batch.discover.objects import reading
 from dsocr_batch.engines.base import Engine
 from dsocr_batch.engines.resolve import (
@@ -37,22 +43,17 @@ from dsocr_batch.errors import (
     UsageError,
 )
 from dsocr_batch.machine import usable_cores
-from dsocr_batch.names import display_path
+from dsocr_batch.names import display_path, key_of_path
+from dsocr_batch.objects.records import Location, ObjectUrl, key_problem
 from dsocr_batch.objects.store import open_store
 from dsocr_batch.options import InputOptions, RunOptions
-from dsocr_batch.output.live import LiveFile
 from dsocr_batch.output.lock import ShardLock
-from dsocr_batch.output.paths import document_paths, reports_folder
-from dsocr_batch.output.settings import check_settings, claim_settings
-from dsocr_batch.output.write import (
-    accessing,
-    make_folder,
-    remove_stale_temps,
-    write_atomically,
-)
+from dsocr_batch.output.paths import REPORTS_DIR
+from dsocr_batch.output.write import accessing, remove_stale_temps, write_atomically
 from dsocr_batch.pipeline.bottleneck import advice, held_back_by, stage_shares
 from dsocr_batch.pipeline.census import LiveRun
 from dsocr_batch.pipeline.local import LocalReader
+from dsocr_batch.pipeline.outputs import Output, open_output
 from dsocr_batch.pipeline.report import RunReport, printable_ignored
 from dsocr_batch.pipeline.reprocess import (
     Rebuild,
@@ -61,7 +62,6 @@ from dsocr_batch.pipeline.reprocess import (
     reprocess_document,
     require_output_dir,
 )
-from dsocr_batch.pipeline.resume import plan_document
 from dsocr_batch.pipeline.retry import LargeLadder
 from dsocr_batch.pipeline.roi import RegionChoice
 from dsocr_batch.pipeline.run import Run, RunResult, StopReason
@@ -75,6 +75,9 @@ from dsocr_batch.shard import shard_of
 from dsocr_batch.spool import Disk, Sources, Spool, room_for_spool
 
 log = logging.getLogger(__name__)
+
+_LONGEST_ENDING = "_assets/page-000000000-figure-000.png"
+"""Of all that a document may have in the output."""
 
 MIN_FREE_BYTES = 64 << 20
 """A run stops while there is still room to end in order."""
@@ -99,7 +102,8 @@ class Outcome:
     exit_status: ExitStatus
     result: RunResult
     report: RunReport
-    report_path: Path
+    report_place: str
+    """Where it lies, for people."""
 
 
 def prepare(options: RunOptions) -> Job:
@@ -111,7 +115,7 @@ def prepare(options: RunOptions) -> Job:
     if sys.platform == "win32":
         raise UsageError("dsocr-batch runs on Linux and macOS; on Windows use WSL2")
     output_dir = options.output.output_dir
-    if output_dir.exists() and not output_dir.is_dir():
+    if isinstance(output_dir, Path) and output_dir.exists() and not output_dir.is_dir():
         raise OutputNotWritable(
             f"{display_path(output_dir)} is a file: name a directory with --output-dir; "
             "it need not exist"
@@ -122,6 +126,8 @@ def prepare(options: RunOptions) -> Job:
     discovered = discover(options.input, output_dir)
     if options.input.spool_dir is not None and discovered.store is None:
         raise UsageError("--spool-dir has no meaning where documents are files already")
+    if isinstance(output_dir, ObjectUrl):
+        discovered = _with_possible_keys(discovered, output_dir)
     refuse_collisions(discovered.documents, options.mode)
     shard = options.input
     documents = tuple(
@@ -138,28 +144,44 @@ def prepare(options: RunOptions) -> Job:
     )
 
 
+def _with_possible_keys(discovered: Discovered, output: ObjectUrl) -> Discovered:
+    """Pass over the documents whose outputs would have keys that no store takes."""
+
+    def problem(document: Document) -> str | None:
+        return key_problem(output.child(key_of_path(document.relative) + _LONGEST_ENDING).key)
+
+    refused = [
+        IgnoredInput(path=document.path, reason=f"its outputs would have {what}")
+        for document in discovered.documents
+        if (what := problem(document))
+    ]
+    if not refused:
+        return discovered
+    paths = {one.path for one in refused}
+    return replace(
+        discovered,
+        documents=tuple(one for one in discovered.documents if one.path not in paths),
+        ignored=(*discovered.ignored, *refused),
+    )
+
+
 def plan(job: Job) -> Iterator[tuple[Document, str]]:
     """Yield each document of the shard with what a run would do; opens no document.
 
     Raises:
         SettingsConflict: the output directory holds results of other settings.
     """
-    output = job.options.output
-    superseded = check_settings(
-        output.output_dir,
-        job.text_settings,
-        overwrite=output.overwrite,
-        allow_mixed=output.allow_mixed,
-    )
-    settings = _pipeline_settings(job, superseded)
-    for document in job.documents:
-        planned = plan_document(
-            document, document_paths(settings.output_dir, document.relative), settings
+    options = job.options.output
+    with open_output(options.output_dir) as output:
+        superseded = output.check_settings(
+            job.text_settings, overwrite=options.overwrite, allow_mixed=options.allow_mixed
         )
-        if planned.done:
-            yield document, "passed over" if planned.passed_over else "done"
-        else:
-            yield document, "read" if planned.record is None else "complete"
+        settings = _pipeline_settings(job, output.directory, superseded)
+        for document, planned in output.plans(job.documents, settings):
+            if planned.done:
+                yield document, "passed over" if planned.passed_over else "done"
+            else:
+                yield document, "read" if planned.record is None else "complete"
 
 
 def run(
@@ -178,27 +200,26 @@ def run(
     Raises:
         DsocrError: the run could not go on; what is finished is kept and a rerun goes on.
     """
-    output = job.options.output
-    _make_writable(output.output_dir)
+    options, shard = job.options.output, job.options.input
     _allow_many_open_files()
-    shard = job.options.input
-    with ShardLock(output.output_dir, shard.shard_index, shard.num_shards) as lock:
-        superseded = claim_settings(
-            output.output_dir,
-            job.text_settings,
-            overwrite=output.overwrite,
-            allow_mixed=output.allow_mixed,
-        )
-        settings = _pipeline_settings(job, superseded)
+    with open_output(options.output_dir) as output:
+        lock = output.lock(shard.shard_index, shard.num_shards)
+        _refuse_full_disk(output.directory)
+        with lock, _sources(job) as sources:
+            superseded = output.claim_settings(
+                job.text_settings, overwrite=options.overwrite, allow_mixed=options.allow_mixed
+            )
+            settings = _pipeline_settings(job, output.directory, superseded)
 
-        def check() -> None:
-            _refuse_full_disk(output.output_dir)
-            if lock.lost:
-                raise _lock_lost(output.output_dir)
+            def check() -> None:
+                _refuse_full_disk(output.directory)
+                if lock.lost:
+                    raise _lock_lost(options.output_dir)
 
-        with _sources(job) as sources:
             return asyncio.run(
-                _run(job, settings, sources, on_tick=on_tick, on_ready=on_ready, check=check)
+                _run(
+                    job, output, settings, sources, on_tick=on_tick, on_ready=on_ready, check=check
+                )
             )
 
 
@@ -217,6 +238,7 @@ def _sources(job: Job) -> Iterator[Sources]:
 
 async def _run(
     job: Job,
+    output: Output,
     settings: PipelineSettings,
     sources: Sources,
     *,
@@ -226,15 +248,17 @@ async def _run(
 ) -> Outcome:
     started_at = datetime.now(UTC)
     shard = job.options.input
-    live = LiveFile(settings.output_dir, shard.shard_index, shard.num_shards)
+    live = output.live(shard.shard_index, shard.num_shards)
 
     def tick(snapshot: Snapshot) -> None:
         on_tick(snapshot)
-        live.tell(_live_run(shard, snapshot))
+        live.tell(_live_run(shard, snapshot, live.every_s))
 
+    reader = LocalReader(settings, job.engine, sources)
     pipeline_run = Run(
         settings,
-        LocalReader(settings, job.engine, sources),
+        reader,
+        output.store(settings, reader.identity),
         job.documents,
         len(job.documents),
         on_tick=tick,
@@ -246,12 +270,13 @@ async def _run(
             await pipeline_run.execute()
     except DsocrError as error:
         with suppress(OutputNotWritable):  # it may be what ended the run
-            _report(job, settings, started_at, pipeline_run.result, error)
+            result = pipeline_run.result
+            await _report(job, output, settings, result, started_at=started_at, error=error)
         raise
-    return _report(job, settings, started_at, pipeline_run.result, None)
+    return await _report(job, output, settings, pipeline_run.result, started_at=started_at)
 
 
-def _live_run(shard: InputOptions, snapshot: Snapshot) -> LiveRun:
+def _live_run(shard: InputOptions, snapshot: Snapshot, every_s: float) -> LiveRun:
     return LiveRun(
         written_at=datetime.now(UTC).isoformat(timespec="seconds"),
         host=socket.gethostname(),
@@ -259,6 +284,7 @@ def _live_run(shard: InputOptions, snapshot: Snapshot) -> LiveRun:
         num_shards=shard.num_shards,
         shard_index=shard.shard_index,
         snapshot=snapshot,
+        every_s=every_s,
     )
 
 
@@ -299,10 +325,10 @@ def reprocess(output_dir: Path, *, on_document: Callable[[Reprocessed], None]) -
     return status
 
 
-def _lock_lost(output_dir: Path) -> LockHeld:
+def _lock_lost(output_dir: Location) -> LockHeld:
     return LockHeld(
-        f"the lock of this run in {display_path(output_dir)} is gone: another run took this one "
-        "for dead, or the directory was removed. What is finished is kept."
+        f"the lock of this run in {display_path(str(output_dir))} is gone: another run took this "
+        "one for dead, or the directory was removed. What is finished is kept."
     )
 
 
@@ -391,11 +417,11 @@ def _extras(options: RunOptions) -> frozenset[Extra]:
     return frozenset(extra for extra, is_asked in asked.items() if is_asked)
 
 
-def _pipeline_settings(job: Job, superseded: frozenset[str]) -> PipelineSettings:
+def _pipeline_settings(job: Job, output_dir: Path, superseded: frozenset[str]) -> PipelineSettings:
     options = job.options
     limits = options.limits
     return PipelineSettings(
-        output_dir=options.output.output_dir,
+        output_dir=output_dir,
         mode=options.mode,
         prompt=options.engine.effective_prompt(options.mode),
         dpi=options.dpi,
@@ -426,12 +452,6 @@ def _pipeline_settings(job: Job, superseded: frozenset[str]) -> PipelineSettings
 def _default_render_workers(engine: Engine) -> int:
     """Return the cores that the engine leaves, less one for this process; at least one."""
     return max(1, usable_cores() - max(1, engine.cpu_processes))
-
-
-def _make_writable(output_dir: Path) -> None:
-    with accessing(output_dir):
-        make_folder(output_dir)
-    _refuse_full_disk(output_dir)
 
 
 def _refuse_full_disk(output_dir: Path) -> None:
@@ -468,12 +488,14 @@ def exit_status(result: RunResult) -> ExitStatus:
     return ExitStatus.SOME_FAILED if result.tally.has_failures else ExitStatus.OK
 
 
-def _report(
+async def _report(
     job: Job,
+    output: Output,
     settings: PipelineSettings,
-    started_at: datetime,
     result: RunResult,
-    error: DsocrError | None,
+    *,
+    started_at: datetime,
+    error: DsocrError | None = None,
 ) -> Outcome:
     status = exit_status(result) if error is None else error.exit_status
     identity = job.engine.identity
@@ -514,9 +536,10 @@ def _report(
         failures=result.tally.failures,
         ignored=printable_ignored(job.discovered.ignored),
     )
-    folder = reports_folder(settings.output_dir)
+    folder = settings.output_dir / REPORTS_DIR
     shard_name = f"shard-{shard.shard_index}-of-{shard.num_shards}"
     remove_stale_temps(folder, f"*-{shard_name}-*.json")
     path = folder / f"{started_at:%Y%m%dT%H%M%SZ}-{shard_name}-{os.getpid()}.json"
     write_atomically(path, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
-    return Outcome(exit_status=status, result=result, report=report, report_path=path)
+    place = await output.keep(path)
+    return Outcome(exit_status=status, result=result, report=report, report_place=place)

@@ -38,14 +38,33 @@ def display_text(text: str) -> str:
     return text if text.isprintable() else "".join(map(_visible, text))
 
 
+def key_of_path(relative: str) -> str:
+    r"""Return a path as part of an object's key, which is UTF-8 and has to fit into XML.
+
+    Other bytes and control characters become ``\xNN`` and a backslash ``\\``; all else stays as
+    it is. ``path_from_display`` turns it back.
+    """
+    if relative.isprintable() and "\\" not in relative:  # of a million names nearly all
+        return relative
+    return "".join(_in_key(char) for char in relative)
+
+
 def path_from_display(text: str) -> str:
-    """Return the path that ``display_path`` was given."""
+    """Return the path that ``display_path`` or ``key_of_path`` was given."""
     return os.fsdecode(re.sub(rb"\\(?:x([0-9a-f]{2})|\\)", _unescape, os.fsencode(text)))
 
 
+def _in_key(char: str) -> str:
+    if char == "\\":
+        return r"\\"
+    return _escaped(char) if unicodedata.category(char) in {"Cc", "Cs"} else char
+
+
 def _visible(char: str) -> str:
-    if unicodedata.category(char) not in _UNSHOWABLE:
-        return char
+    return _escaped(char) if unicodedata.category(char) in _UNSHOWABLE else char
+
+
+def _escaped(char: str) -> str:
     is_raw_byte = "\udc80" <= char <= "\udcff"  # PEP 383
     encoded = char.encode("utf-8", "surrogateescape" if is_raw_byte else "surrogatepass")
     return "".join(f"\\x{byte:02x}" for byte in encoded)

@@ -172,7 +172,7 @@ def read_passwords(path: Path) -> tuple[str, ...]:
 class OutputOptions:
     """Where results go, and what happens to those that are there already."""
 
-    output_dir: Path
+    output_dir: Location
     overwrite: bool = False
     allow_mixed: bool = False
     retry_failed: bool = False

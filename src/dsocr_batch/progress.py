@@ -18,7 +18,6 @@ from rich.text import Text
 from tqdm import tqdm
 
 from dsocr_batch.app import Outcome
-from dsocr_batch.names import display_path
 from dsocr_batch.pipeline.tally import Snapshot
 from dsocr_batch.records import DocumentState, Flag, PageState
 
@@ -182,7 +181,7 @@ def closing_table(outcome: Outcome) -> RenderableType:
             "Failed or cut short: " + ", ".join(f"{r} {n}" for r, n in reasons.most_common()) + "."
         )
     ]
-    where = f"Report, with every failure and ignored input: {display_path(outcome.report_path)}"
+    where = f"Report, with every failure and ignored input: {outcome.report_place}"
     return Group(
         table,
         rate,

@@ -16,6 +16,7 @@ from dsocr_batch.options import DEFAULT_DPI, PageSelection
 from dsocr_batch.pipeline.local import LocalReader
 from dsocr_batch.pipeline.run import Run
 from dsocr_batch.pipeline.settings import PipelineSettings
+from dsocr_batch.pipeline.store import DocumentStore
 from dsocr_batch.records import Mode
 
 SEED_BATCH_PAGES = 12
@@ -88,6 +89,7 @@ def pipeline_order(output_dir: Path, render_workers: int) -> Order:
         run = Run(
             settings,
             LocalReader(settings, engine),
+            DocumentStore(settings, engine.identity),
             documents,
             len(documents),
             on_tick=lambda _snapshot: None,

@@ -99,9 +99,11 @@ LimitDocs = Annotated[
     typer.Option(min=1, help="Only the first so many documents.", rich_help_panel=INPUT),
 ]
 OutputDir = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="Put results here.", show_default="INPUT_DIR/dsocr_MODE", rich_help_panel=OUTPUT
+        help="Put results here: a folder, or s3://BUCKET/PREFIX.",
+        show_default="INPUT_DIR/dsocr_MODE",
+        rich_help_panel=OUTPUT,
     ),
 ]
 Mode = Annotated[

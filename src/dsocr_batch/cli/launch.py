@@ -6,7 +6,6 @@ import asyncio
 import signal
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,6 +20,7 @@ from dsocr_batch.errors import ExitStatus, UsageError
 from dsocr_batch.launch import Launch, Seat, Shard, gpu_seats, worker_seats
 from dsocr_batch.names import display_text
 from dsocr_batch.pipeline.census import EndedRun, LiveRun, live_runs, report_of
+from dsocr_batch.pipeline.holdings import Holdings, open_holdings
 from dsocr_batch.progress import PLAIN_LINE_EVERY_S, SteadyConsole, duration
 from dsocr_batch.records import PageState
 
@@ -63,15 +63,17 @@ def launch(
     seats = _seats(gpus, workers)
     output_dir = output_dir_of(given["output_dir"], given["input_dir"], given["mode"])
     arguments = ["--no-progress", *context.args]
-    view = _View(console, output_dir)
-    job = Launch(
-        seats,
-        arguments,
-        restart_arguments=[a for a in arguments if a != "--overwrite"],
-        on_line=view.show_line,
-    )
-    status = asyncio.run(_tend(job, view))
-    console.print(_closing_table(job.shards, output_dir))
+    with open_holdings(output_dir) as holdings:
+        view = _View(console, holdings)
+        job = Launch(
+            seats,
+            arguments,
+            restart_arguments=[a for a in arguments if a != "--overwrite"],
+            on_line=view.show_line,
+        )
+        status = asyncio.run(_tend(job, view))
+        console.print(_closing_table(job.shards, holdings))
+        console.print(f"All of it: dsocr-batch status {output_dir}", markup=False, soft_wrap=True)
     if status in (ExitStatus.SIGINT, ExitStatus.SIGTERM):
         console.print("Stopped. The same command goes on from here.", highlight=False)
     raise typer.Exit(status)
@@ -113,9 +115,9 @@ async def _tend(job: Launch, view: _View) -> ExitStatus:
 class _View:
     """All runs in one table on a terminal, in one line now and then elsewhere."""
 
-    def __init__(self, console: Console, output_dir: Path) -> None:
+    def __init__(self, console: Console, holdings: Holdings) -> None:
         self._console = console
-        self._output_dir = output_dir
+        self._holdings = holdings
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> None:
@@ -134,10 +136,14 @@ class _View:
     async def show_on(self, shards: Sequence[Shard]) -> None:
         """Keep the view up to date."""
         next_line_at = time.monotonic() + PLAIN_LINE_EVERY_S
+        next_reading_at = 0.0
+        by_pid: dict[int, LiveRun] = {}
         while True:
             await asyncio.sleep(REFRESH_S)
-            live = await asyncio.to_thread(live_runs, self._output_dir)
-            by_pid = {run.pid: run for run in live}
+            if time.monotonic() >= next_reading_at:
+                next_reading_at = time.monotonic() + self._holdings.live_every_s
+                live = await asyncio.to_thread(live_runs, self._holdings)
+                by_pid = {run.pid: run for run in live}
             if self._console.is_terminal:
                 self._live.update(_live_table(shards, by_pid), refresh=True)
             elif time.monotonic() >= next_line_at:
@@ -177,18 +183,18 @@ def _live_table(shards: Sequence[Shard], live: dict[int, LiveRun]) -> Renderable
     return Group(table, Text(_live_line(shards, live)))
 
 
-def _closing_table(shards: Sequence[Shard], output_dir: Path) -> RenderableType:
-    """Return what each run did; `dsocr-batch status` counts what the directory holds."""
+def _closing_table(shards: Sequence[Shard], holdings: Holdings) -> RenderableType:
+    """Return what each run did; `dsocr-batch status` counts what the output holds."""
     table = Table(title="What these runs leave", title_justify="left")
     for column in ("shard", "on", "documents", "pages", "failed", "pages/s", "restarts", "ended"):
         table.add_column(column, justify="left" if column in {"on", "ended"} else "right")
     for shard in shards:
-        report = None if shard.pid is None else report_of(output_dir, shard.pid)
+        report = None if shard.pid is None else report_of(holdings, shard.pid)
         table.add_row(
             *(str(shard.index), shard.seat.name, *_numbers(report), str(shard.restarts)),
             Text(_ending(shard)),
         )
-    return Group(table, Text(f"All of it: dsocr-batch status {output_dir}", overflow="fold"))
+    return table
 
 
 def _numbers(report: EndedRun | None) -> tuple[str, str, str, str]:

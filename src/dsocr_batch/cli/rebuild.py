@@ -13,8 +13,9 @@ import typer
 
 from dsocr_batch import app
 from dsocr_batch.cli.logs import LogLevel, set_up_logging
-from dsocr_batch.errors import InputMissing
+from dsocr_batch.errors import InputMissing, UsageError
 from dsocr_batch.names import display_path
+from dsocr_batch.objects.records import parse_location
 from dsocr_batch.pipeline.reprocess import Rebuild, Reprocessed
 from dsocr_batch.postprocess.document import process_document
 from dsocr_batch.progress import PLAIN_LINE_EVERY_S, SteadyConsole
@@ -25,8 +26,8 @@ log = logging.getLogger("dsocr_batch")
 
 def postprocess(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE|-", help="Raw text of the model; - is stdin.")
-    ] = Path("-"),
+        str, typer.Argument(metavar="FILE|-", help="Raw text of the model; - is stdin.")
+    ] = "-",
     *,
     mode: Annotated[
         Mode, typer.Option(help="clean: markdown. grounded: markdown with its labelled boxes.")
@@ -46,7 +47,7 @@ def postprocess(
     `dsocr-batch postprocess --mode grounded - < page.txt`
     """
     try:
-        data = sys.stdin.buffer.read() if file == Path("-") else file.read_bytes()
+        data = sys.stdin.buffer.read() if file == "-" else _local(file).read_bytes()
     except OSError as error:
         raise InputMissing(f"{display_path(file)}: {error.strerror}") from error
     markdown = process_document(data.decode("utf-8-sig", "replace"), mode)
@@ -56,7 +57,7 @@ def postprocess(
 
 def reprocess(
     output_dir: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Output directory of earlier runs.")
+        str, typer.Argument(metavar="OUT", help="Output directory of earlier runs.")
     ],
     *,
     log_level: Annotated[LogLevel, typer.Option(help="How much to log.")] = LogLevel.INFO,
@@ -92,9 +93,24 @@ def reprocess(
             next_line_at = time.monotonic() + PLAIN_LINE_EVERY_S
             log.info("%s", _rebuild_line(counts))
 
-    status = app.reprocess(output_dir, on_document=on_document)
+    status = app.reprocess(_local(output_dir), on_document=on_document)
     log.info("%s", _rebuild_line(counts))
     raise typer.Exit(status)
+
+
+def _local(text: str) -> Path:
+    """Return the path that was given.
+
+    Raises:
+        UsageError: it is the URL of an object store.
+    """
+    location = parse_location(text)
+    if isinstance(location, Path):
+        return location
+    raise UsageError(
+        f"{location}: this command works on local files. Copy what runs have written there "
+        f"(`aws s3 sync {location} FOLDER`), give it the copy, and copy that back."
+    )
 
 
 def _rebuild_line(counts: Counter[Rebuild]) -> str:

@@ -19,7 +19,7 @@ from dsocr_batch.cli.logs import LogLevel, protect_stdout, set_up_logging
 from dsocr_batch.errors import ExitStatus, UsageError
 from dsocr_batch.launch import end_with_launcher
 from dsocr_batch.names import display_path
-from dsocr_batch.objects.records import Location, parse_location
+from dsocr_batch.objects.records import Location, ObjectUrl, parse_location
 from dsocr_batch.options import (
     DEFAULT_DPI,
     EngineOptions,
@@ -331,16 +331,19 @@ def _effective_options(job: app.Job) -> str:
     shard = options.input
     return (
         f"dsocr-batch {__version__}: {len(job.documents)} documents, shard {shard.shard_index} of "
-        f"{shard.num_shards}, into {display_path(options.output.output_dir)}; "
+        f"{shard.num_shards}, into {display_path(str(options.output.output_dir))}; "
         + " ".join(f"{name}={value!r}" for name, value in job.text_settings.items())
     )
 
 
-def output_dir_of(output_dir: Path | None, input_dir: str | None, mode: Mode) -> Path:
+def output_dir_of(output_dir: str | None, input_dir: str | None, mode: Mode) -> Location:
     """Return where results go, told or not."""
     if output_dir is not None:
-        return output_dir
-    below = _location(input_dir)
-    if not isinstance(below, Path):
-        raise UsageError("--output-dir is needed where there is no --input-dir on a disk")
-    return below / f"dsocr_{mode}"
+        return parse_location(output_dir)
+    match _location(input_dir):
+        case Path() as directory:
+            return directory / f"dsocr_{mode}"
+        case ObjectUrl() as prefix:
+            return prefix.child(f"dsocr_{mode}")
+        case None:
+            raise UsageError("--output-dir is needed where there is no --input-dir")

@@ -15,15 +15,20 @@ from rich.text import Text
 
 from dsocr_batch.errors import OutputNotWritable
 from dsocr_batch.names import display_path, display_text, path_from_display
+from dsocr_batch.objects.records import parse_location
 from dsocr_batch.pipeline.census import Census, take_census
 from dsocr_batch.pipeline.census import failures as find_failures
+from dsocr_batch.pipeline.holdings import Holdings, open_holdings
+from dsocr_batch.pipeline.tally import Failure
 from dsocr_batch.progress import SteadyConsole, duration
 from dsocr_batch.records import DocumentState, PageState
 
 WATCH_EVERY_S = 10.0
 _WATCH_SHARE = 0.1  # of the time that counting may take: a million records are not read all day
 
-OutputDir = Annotated[Path, typer.Argument(metavar="OUT", help="Output directory of earlier runs.")]
+OutputDir = Annotated[
+    str, typer.Argument(metavar="OUT", help="Output directory of earlier runs, or its s3:// URL.")
+]
 
 
 def status(
@@ -55,17 +60,18 @@ def status(
     `dsocr-batch status texts --json | jq .pages.failed`
     """
     out, notes = SteadyConsole(), SteadyConsole(stderr=True)
-    while True:
-        started = time.monotonic()
-        census = _counted(output_dir, notes)
-        if as_json:
-            sys.stdout.buffer.write(_as_json(census, usd_per_gpu_hour))
-            sys.stdout.flush()
-        else:
-            out.print(_table(census, usd_per_gpu_hour))
-        if not watch:
-            return
-        time.sleep(max(WATCH_EVERY_S, (time.monotonic() - started) / _WATCH_SHARE))
+    with open_holdings(parse_location(output_dir)) as holdings:
+        while True:
+            started = time.monotonic()
+            census = _counted(holdings, notes)
+            if as_json:
+                sys.stdout.buffer.write(_as_json(census, usd_per_gpu_hour))
+                sys.stdout.flush()
+            else:
+                out.print(_table(census, usd_per_gpu_hour))
+            if not watch:
+                return
+            time.sleep(max(WATCH_EVERY_S, (time.monotonic() - started) / _WATCH_SHARE))
 
 
 def failures(
@@ -97,15 +103,10 @@ def failures(
     `dsocr-batch failures texts --write-list failed.txt`
     """
     documents: dict[str, None] = {}
-    for failure in find_failures(output_dir):
-        documents[failure.document] = None
-        if as_json:
-            sys.stdout.buffer.write(msgspec.json.encode(failure) + b"\n")
-            continue
-        page = "-" if failure.page_number is None else str(failure.page_number)
-        fields = (failure.document, page, failure.state, failure.reason_code, failure.reason)
-        line = "\t".join(display_text(field or "-").replace("\t", " ") for field in fields)
-        sys.stdout.buffer.write(line.encode("utf-8", "backslashreplace") + b"\n")
+    with open_holdings(parse_location(output_dir)) as holdings:
+        for failure in find_failures(holdings):
+            documents[failure.document] = None
+            sys.stdout.buffer.write(_failure_line(failure, as_json=as_json))
     sys.stdout.flush()
     if write_list is not None:
         paths = "".join(f"{path_from_display(document)}\n" for document in documents)
@@ -117,13 +118,22 @@ def failures(
             ) from error
 
 
-def _counted(output_dir: Path, notes: Console) -> Census:
+def _failure_line(failure: Failure, *, as_json: bool) -> bytes:
+    if as_json:
+        return msgspec.json.encode(failure) + b"\n"
+    page = "-" if failure.page_number is None else str(failure.page_number)
+    fields = (failure.document, page, failure.state, failure.reason_code, failure.reason)
+    line = "\t".join(display_text(field or "-").replace("\t", " ") for field in fields)
+    return line.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _counted(holdings: Holdings, notes: Console) -> Census:
     """Return the census; a person who waits at a terminal sees it count."""
     if not notes.is_terminal:
-        return take_census(output_dir)
+        return take_census(holdings)
     with notes.status("reading records") as shown:
         return take_census(
-            output_dir, on_document=lambda count: shown.update(f"reading records: {count}")
+            holdings, on_document=lambda count: shown.update(f"reading records: {count}")
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ _TEMP_PREFIX, _TEMP_SUFFIX = ".", ".tmp"
 _LONGEST_SUFFIX = "_grounded.md"
 _MAX_STEM_BYTES = MAX_NAME_BYTES - len(_TEMP_PREFIX + _LONGEST_SUFFIX + _TEMP_SUFFIX)
 _HASH_DIGITS = 8
+
+JOURNAL_SUFFIX = ".jsonl.gz"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +45,14 @@ class DocumentPaths:
         return self.region_image(page_number, region_number).with_suffix(".md")
 
 
-def reports_folder(output_dir: Path) -> Path:
-    """Return the folder of the reports of all runs."""
-    return output_dir / STATE_DIR / "runs"
+REPORTS_DIR = f"{STATE_DIR}/runs"
+"""Folder of the reports of all runs, below the output directory."""
 
+ASSET_FILES = "page-*"
+"""Glob of every name in a document's assets."""
+
+ASSET_NAME = re.compile(r"page-[0-9]{4,9}(\.png|-figure-[0-9]{2,9}\.png|-roi-[0-9]{2,9}\.(png|md))")
+"""The same names, where strangers may have put others."""
 
 FIGURE_FILES = "page-*-figure-*.png"
 """Glob of every name that ``DocumentPaths.figure`` gives."""
@@ -80,7 +87,7 @@ def document_paths(output_dir: Path, relative: str) -> DocumentPaths:
         record=folder / f"{stem}.json",
         layout=folder / f"{stem}_layout.pdf",
         assets_dir=folder / f"{stem}_assets",
-        journal=output_dir / STATE_DIR / "pages" / key[:2] / f"{key}.jsonl.gz",
+        journal=output_dir / STATE_DIR / "pages" / key[:2] / f"{key}{JOURNAL_SUFFIX}",
     )
 
 

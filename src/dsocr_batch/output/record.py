@@ -32,8 +32,15 @@ def read_record(path: Path) -> DocumentRecord | None:
         OutputNotWritable: the file exists and cannot be read.
     """
     data = read_if_exists(path)
-    if data is None:
-        return None
+    return None if data is None else parse_record(data)
+
+
+def parse_record(data: bytes) -> DocumentRecord:
+    """Return the completion record that the JSON holds.
+
+    Raises:
+        DamagedError: as for ``read_record``.
+    """
     record = decode_json(data, DocumentRecord)
     if record.schema_version != SCHEMA_VERSION:
         raise DamagedError(

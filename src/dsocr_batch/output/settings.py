@@ -39,6 +39,11 @@ class OutputSettings:
     """Digests of earlier settings, whose results ``--overwrite`` gave up."""
 
 
+def settings_path(output_dir: Path) -> Path:
+    """Return where an output directory tells what it was made with."""
+    return output_dir / STATE_DIR / "settings.json"
+
+
 def settings_digest(settings: Mapping[str, Any]) -> str:
     """Return the SHA-256, in hex, of settings as canonical JSON: the order of keys is no matter.
 
@@ -52,7 +57,12 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
 
 
 def claim_settings(
-    output_dir: Path, settings: Mapping[str, Any], *, overwrite: bool, allow_mixed: bool
+    output_dir: Path,
+    settings: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    allow_mixed: bool,
+    shown_as: str | None = None,
 ) -> frozenset[str]:
     """Make sure that these settings may write into the output directory, and remember them.
 
@@ -62,7 +72,7 @@ def claim_settings(
     Raises:
         OutputNotWritable: the directory cannot be written.
     """
-    path = output_dir / STATE_DIR / "settings.json"
+    path = settings_path(output_dir)
     wanted = OutputSettings(digest=settings_digest(settings), settings=escape_surrogates(settings))
     with guard(path.parent) as is_alone:
         if is_alone:
@@ -70,7 +80,7 @@ def claim_settings(
         if create_exclusively(path, _encode(wanted)):
             return frozenset()
         superseded = check_settings(
-            output_dir, settings, overwrite=overwrite, allow_mixed=allow_mixed
+            output_dir, settings, overwrite=overwrite, allow_mixed=allow_mixed, shown_as=shown_as
         )
         if overwrite or not _is_sound(path):
             renewed = replace(wanted, superseded=tuple(sorted(superseded)))
@@ -79,7 +89,12 @@ def claim_settings(
 
 
 def check_settings(
-    output_dir: Path, settings: Mapping[str, Any], *, overwrite: bool, allow_mixed: bool
+    output_dir: Path,
+    settings: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    allow_mixed: bool,
+    shown_as: str | None = None,
 ) -> frozenset[str]:
     """Return which earlier results these settings may give up; writes nothing.
 
@@ -89,6 +104,7 @@ def check_settings(
         overwrite: other settings give up what is there. ``claim_settings`` remembers this, so a
             killed run can be resumed without saying it again.
         allow_mixed: other settings keep what is there, and the directory keeps its settings.
+        shown_as: what people know the directory as, if not by its path.
 
     Returns:
         The superseded digests: documents whose record has one of them are not done.
@@ -96,7 +112,8 @@ def check_settings(
     Raises:
         SettingsConflict: the directory was made with other settings; the message lists them.
     """
-    path = output_dir / STATE_DIR / "settings.json"
+    path = settings_path(output_dir)
+    shown = shown_as or display_path(output_dir)
     digest = settings_digest(settings)
     content = read_if_exists(path)
     if content is None:
@@ -107,17 +124,16 @@ def check_settings(
         if overwrite or allow_mixed:
             return frozenset()
         raise SettingsConflict(
-            f"{display_path(path)} is damaged ({error}), so it is not known what settings made "
-            f"this output. If they are the same as now, remove that file and run again. {_WAYS_OUT}"
+            f"{shown}/{path.relative_to(output_dir)} is damaged ({error}), so it is not known what "
+            "settings made this output. If they are the same as now, remove that file and run "
+            f"again. {_WAYS_OUT}"
         ) from error
     if stored.digest == digest or allow_mixed:
         return frozenset(stored.superseded) - {digest}
     if overwrite:
         return frozenset({*stored.superseded, stored.digest} - {digest})
     differences = "\n".join(_differences(stored.settings, escape_surrogates(settings)))
-    raise SettingsConflict(
-        f"{display_path(output_dir)} was made with other settings:\n{differences}\n{_WAYS_OUT}"
-    )
+    raise SettingsConflict(f"{shown} was made with other settings:\n{differences}\n{_WAYS_OUT}")
 
 
 def _is_sound(path: Path) -> bool:

@@ -11,20 +11,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
 
-from dsocr_batch.output.live import live_folder
-from dsocr_batch.output.paths import reports_folder
-from dsocr_batch.output.record import DamagedError, decode_json, read_if_exists, read_record
-from dsocr_batch.pipeline.reprocess import finished_documents, require_output_dir
+from dsocr_batch.output.live import EVERY_S, LIVE_DIR
+from dsocr_batch.output.paths import REPORTS_DIR
+from dsocr_batch.output.record import DamagedError, decode_json, parse_record
+from dsocr_batch.pipeline.holdings import Holdings
 from dsocr_batch.pipeline.tally import Failure, Snapshot, failures_of
 from dsocr_batch.records import DocumentRecord, DocumentState, Flag, PageState
 
 T = TypeVar("T")
 
 LIVE_FOR_S = 30.0
-"""A live file that was not renewed for so long belongs to a run that is gone."""
+LIVE_FOR_TIMES = 3
+"""A live file that was not renewed for so long, or so many times of its interval, belongs to a
+run that is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,8 @@ class LiveRun:
     num_shards: int
     shard_index: int
     snapshot: Snapshot
+    every_s: float = EVERY_S
+    """How often it is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +98,12 @@ class Census:
 
 
 def take_census(
-    output_dir: Path, *, on_document: Callable[[int], None] = lambda _count: None
+    holdings: Holdings, *, on_document: Callable[[int], None] = lambda _count: None
 ) -> Census:
     """Return what an output directory holds; reads each record once.
 
     Args:
-        output_dir: of earlier runs, or of runs at work.
+        holdings: of earlier runs, or of runs at work.
         on_document: called with the number of records read so far.
 
     Raises:
@@ -111,7 +114,7 @@ def take_census(
     pages: Counter[PageState] = Counter()
     flags: Counter[Flag] = Counter()
     damaged = 0
-    for count, record in enumerate(_records(output_dir), start=1):
+    for count, record in enumerate(_records(holdings), start=1):
         if record is None:
             damaged += 1
         else:
@@ -119,8 +122,8 @@ def take_census(
             pages.update(page.state for page in record.pages)
             flags.update(flag for page in record.pages for flag in page.flags)
         on_document(count)
-    runs = _ended_runs(output_dir)
-    live = live_runs(output_dir)
+    runs = _ended_runs(holdings)
+    live = live_runs(holdings)
     num_shards, totals = _shard_totals(runs, live)
     return Census(
         documents=documents,
@@ -138,61 +141,56 @@ def take_census(
     )
 
 
-def failures(output_dir: Path) -> Iterator[Failure]:
+def failures(holdings: Holdings) -> Iterator[Failure]:
     """Yield every failed or truncated page and every document that failed as a whole.
 
     Raises:
         InputMissing: it is no output directory.
         OutputNotWritable: a file cannot be read.
     """
-    for record in _records(output_dir):
+    for record in _records(holdings):
         if record is not None:
             yield from failures_of(record)
 
 
-def _records(output_dir: Path) -> Iterator[DocumentRecord | None]:
+def _records(holdings: Holdings) -> Iterator[DocumentRecord | None]:
     """Yield every completion record, None for what is damaged or none of ours."""
-    require_output_dir(output_dir)
-    for path in finished_documents(output_dir):
+    holdings.require()
+    for data in holdings.records():
         try:
-            record = read_record(path)
+            record = parse_record(data)
         except DamagedError:
             record = None
         yield record
 
 
-def _ended_runs(output_dir: Path) -> Sequence[EndedRun]:
+def _ended_runs(holdings: Holdings) -> Sequence[EndedRun]:
     """Return the reports of all runs, oldest first; damaged ones are passed over."""
-    reports = sorted(reports_folder(output_dir).glob("*.json"))
-    return [run for path in reports if (run := _read(path, EndedRun)) is not None]
+    return [*_decoded(holdings, REPORTS_DIR, "*.json", EndedRun)]
 
 
-def report_of(output_dir: Path, pid: int) -> EndedRun | None:
+def report_of(holdings: Holdings, pid: int) -> EndedRun | None:
     """Return the report of the newest run that had this process id; None if there is none."""
-    reports = reports_folder(output_dir).glob(f"*-{pid}.json")
-    newest = max(reports, default=None)
-    return None if newest is None else _read(newest, EndedRun)
+    reports = [*_decoded(holdings, REPORTS_DIR, f"*-{pid}.json", EndedRun)]
+    return reports[-1] if reports else None
 
 
-def live_runs(output_dir: Path) -> tuple[LiveRun, ...]:
-    """Return the runs that are at work on an output directory."""
+def live_runs(holdings: Holdings) -> tuple[LiveRun, ...]:
+    """Return the runs that are at work on an output."""
     now = datetime.now(UTC)
-    runs = (_read(path, LiveRun) for path in sorted(live_folder(output_dir).glob("*.json")))
     return tuple(
         run
-        for run in runs
-        if run is not None
-        and abs((now - datetime.fromisoformat(run.written_at)).total_seconds()) < LIVE_FOR_S
+        for run in _decoded(holdings, LIVE_DIR, "*.json", LiveRun)
+        if abs((now - datetime.fromisoformat(run.written_at)).total_seconds())
+        < max(LIVE_FOR_S, LIVE_FOR_TIMES * run.every_s)
     )
 
 
-def _read(path: Path, kind: type[T]) -> T | None:
-    data = read_if_exists(path)
-    if data is None:
-        return None
-    with suppress(DamagedError):
-        return decode_json(data, kind)
-    return None
+def _decoded(holdings: Holdings, folder: str, pattern: str, kind: type[T]) -> Iterator[T]:
+    """Yield what the files of a folder hold, by their names; damaged ones are passed over."""
+    for data in holdings.files(folder, pattern):
+        with suppress(DamagedError):
+            yield decode_json(data, kind)
 
 
 def _shard_totals(

@@ -55,7 +55,7 @@ def plan_document(document: Document, paths: DocumentPaths, settings: PipelineSe
         SettingsConflict: the record was made with settings that this run may not touch.
     """
     size, mtime_ns = source_stat(document)
-    record = None if settings.overwrite else _usable_record(paths, settings)
+    record = None if settings.overwrite else _usable_record(document, paths, settings)
     if settings.only_failed and (record is None or not _has_failure(record)):
         return Plan(record=None, done=True, passed_over=True, size=size, mtime_ns=mtime_ns)
     if record is None:
@@ -75,7 +75,7 @@ def is_done(record: DocumentRecord, paths: DocumentPaths, settings: PipelineSett
     if record.page_count is None or not record.pages:
         now_has_passwords = record.reason_code is ReasonCode.ENCRYPTED and settings.passwords
         return not (now_has_passwords or _to_be_retried(record.failure_class, settings))
-    if _lacks_extras(record, settings) and _can_be_written_again(paths):
+    if _lacks_extras(record, settings) and _can_be_written_again(record, paths):
         return False
     return not pages_to_read(record.page_count, {p.page_number: p for p in record.pages}, settings)
 
@@ -111,19 +111,24 @@ def _has_failure(record: DocumentRecord) -> bool:
     )
 
 
-def _usable_record(paths: DocumentPaths, settings: PipelineSettings) -> DocumentRecord | None:
+def _usable_record(
+    document: Document, paths: DocumentPaths, settings: PipelineSettings
+) -> DocumentRecord | None:
     try:
         record = read_record(paths.record)
     except DamagedError as error:
         log.warning(
-            "%s is damaged (%s): the document is taken up again", display_path(paths.record), error
+            "%s: its record is damaged (%s): the document is taken up again",
+            display_path(document.relative),
+            error,
         )
         return None
     if record is None or record.settings_digest in settings.superseded:
         return None
     if record.settings_digest != settings.digest and not settings.allow_mixed:
         raise SettingsConflict(
-            f"{display_path(paths.record)} was made with other settings than this run's. "
+            f"the record of {display_path(document.relative)} was made with other settings than "
+            "this run's. "
             "Use --overwrite to read everything again, --allow-mixed to keep what is done, "
             "or another --output-dir."
         )
@@ -146,14 +151,14 @@ def _lacks_extras(record: DocumentRecord, settings: PipelineSettings) -> bool:
     )
 
 
-def _can_be_written_again(paths: DocumentPaths) -> bool:
+def _can_be_written_again(record: DocumentRecord, paths: DocumentPaths) -> bool:
     """Tell whether the raw text was kept; without it every page would have to be read again."""
     if paths.journal.exists():
         return True
     log.warning(
         "%s stays as it is: its raw text was discarded, and figures, layout, merged tables or "
         "regions are not worth reading it again (--overwrite would)",
-        display_path(paths.markdown),
+        record.source.path,
     )
     return False
 

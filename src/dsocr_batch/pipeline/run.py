@@ -110,6 +110,7 @@ class Run:
         self,
         settings: PipelineSettings,
         reader: Reader,
+        store: DocumentStore,
         documents: Sequence[Document],
         documents_total: int,
         *,
@@ -121,6 +122,7 @@ class Run:
         Args:
             settings: how documents are read, resumed and written.
             reader: reads the pages; closed at the end.
+            store: plans, journals and finishes documents; closed at the end.
             documents: what to read, in this order.
             documents_total: their number, for progress.
             on_tick: called a few times a second with the state of the run.
@@ -132,7 +134,7 @@ class Run:
         self._check = check
         self._tally = Tally(documents_total)
         self._schedule = Schedule(documents)
-        self._store = DocumentStore(settings, reader.identity)
+        self._store = store
         self._plans = Ahead(documents, self._planned)
         self._course = Course(ladder=settings.ladder, regions=settings.regions)
         self._jobs: dict[str, OpenJob] = {}
