@@ -70,7 +70,7 @@ def _with_right_checksum(data: bytes) -> bytes:
         content = json.loads(data)
     except (DamagedError, ValueError, RecursionError):
         return data
-    content["checksum"] = _checksum(content)
+    content["checksum"] = _checksum(content, content.get("pages", ()))
     return json.dumps(content).encode("utf-8", "surrogatepass")
 
 

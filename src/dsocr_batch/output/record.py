@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -49,7 +49,7 @@ def parse_record(data: bytes) -> DocumentRecord:
     if not _has_every_page_once(record):
         raise DamagedError("the pages are not 1 to page_count, each once and in order")
     content = decode_json(data, dict[str, Any])
-    if content.get(_CHECKSUM) != _checksum(content):
+    if content.get(_CHECKSUM) != _checksum(content, content.get("pages", ())):
         raise DamagedError("its checksum does not fit")
     return record
 
@@ -69,9 +69,8 @@ def write_record(path: Path, record: DocumentRecord) -> None:
         raise ValueError(f"{record.source.path}: pages in are not pages out")
     head = msgspec.json.decode(encode_json(replace(record, pages=())))
     pages = [encode_json(page) for page in record.pages]
-    whole = {**head, "pages": [msgspec.json.decode(page) for page in pages]}
     del head["pages"]  # they come last
-    head |= {_CHECKSUM: _checksum(whole), "pages": []}
+    head |= {_CHECKSUM: _checksum(head, map(msgspec.json.decode, pages)), "pages": []}
     data = msgspec.json.format(msgspec.json.encode(head), indent=2)
     if pages:
         lines = b",\n    ".join(pages)
@@ -134,20 +133,24 @@ def escape_surrogates(value: Any) -> Any:
             return value
 
 
-def _checksum(content: dict[str, Any]) -> str:
+def _checksum(head: dict[str, Any], pages: Iterable[dict[str, Any]]) -> str:
     """Return the SHA-256, in hex, of all that two undisturbed runs would write alike.
 
-    It is taken of what the JSON says and not of its bytes: a record may be formatted anew.
+    It is taken of what the JSON says and not of its bytes: a record may be formatted anew. Pages
+    are taken one by one: those of a long document, as dictionaries, are ten times its JSON.
     """
-    source = {name: value for name, value in content["source"].items() if name != "mtime_ns"}
-    pages = [
-        {name: value for name, value in page.items() if name not in {"timing", "attempts"}}
-        for page in content.get("pages", ())
-    ]
-    said = {**content, "source": source, "pages": pages}
+    source = {name: value for name, value in head["source"].items() if name != "mtime_ns"}
+    said = {**head, "source": source, "pages": []}
     for name in (_CHECKSUM, "finished_at"):
         said.pop(name, None)
-    return hashlib.sha256(msgspec.json.encode(said, order="sorted")).hexdigest()
+    # Within a text, a quotation mark has a backslash before it.
+    before, _, after = msgspec.json.encode(said, order="sorted").partition(b'"pages":[]')
+    digest = hashlib.sha256(before + b'"pages":[')
+    for index, page in enumerate(pages):
+        kept = {name: value for name, value in page.items() if name not in {"timing", "attempts"}}
+        digest.update((b"," if index else b"") + msgspec.json.encode(kept, order="sorted"))
+    digest.update(b"]" + after)
+    return digest.hexdigest()
 
 
 def _has_every_page_once(record: DocumentRecord) -> bool:
