@@ -123,7 +123,7 @@ class RayCluster:
     address: str
     """Where a driver finds it, ``host:port``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self._folder = folder
         self._nodes: list[RayNode] = []
         self.environment = {
@@ -131,6 +131,7 @@ class RayCluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "CUDA_VISIBLE_DEVICES": "",
+            **environment,
         }
         """What nodes are started with, and what a driver needs to be let in."""
 
@@ -146,6 +147,11 @@ class RayCluster:
         node.wait_until_ready()
         return node
 
+    @property
+    def sessions(self) -> list[int]:
+        """The session ids of all nodes."""
+        return [node.session for node in self._nodes]
+
     def kill(self) -> None:
         """Let every node vanish."""
         for node in reversed(self._nodes):
@@ -160,11 +166,13 @@ class RayCluster:
 
 
 @contextmanager
-def ray_cluster(*, head_cpus: int = 1) -> Iterator[RayCluster]:
-    """Start a cluster of one node; in the end nothing of it is left."""
+def ray_cluster(
+    *, head_cpus: int = 1, environment: Mapping[str, str] | None = None
+) -> Iterator[RayCluster]:
+    """Start a cluster of one node, with more in its environment; in the end nothing is left."""
     # Not pytest's folder: Ray's sockets lie deep in it, and a socket's path has 107 bytes at most.
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
-    cluster = RayCluster(folder)
+    cluster = RayCluster(folder, environment or {})
     try:
         cluster.start_head(cpus=head_cpus)
         yield cluster

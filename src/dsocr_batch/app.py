@@ -10,7 +10,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,9 @@ from typing import Any
 import msgspec
 
 from dsocr_batch import __version__
+from dsocr_batch.cluster.actor import ActorWork
+from dsocr_batch.cluster.connect import connect
+from dsocr_batch.cluster.engine import ClusterEngine, find_engine
 from dsocr_batch.discover import (
     Discovered,
     Document,
@@ -26,7 +29,6 @@ from dsocr_batch.discover import (
     discover,
     refuse_collisions,
 )
-from dsocr_batch.discover.objects import reading
 from dsocr_batch.engines.base import Engine
 from dsocr_batch.engines.resolve import (
     AUTO,
@@ -45,15 +47,15 @@ from dsocr_batch.errors import (
 from dsocr_batch.machine import usable_cores
 from dsocr_batch.names import display_path, key_of_path
 from dsocr_batch.objects.records import Location, ObjectUrl, key_problem
-from dsocr_batch.objects.store import open_store
-from dsocr_batch.options import InputOptions, RunOptions
+from dsocr_batch.options import InputOptions, RayOptions, RunOptions
 from dsocr_batch.output.lock import ShardLock
 from dsocr_batch.output.paths import REPORTS_DIR
 from dsocr_batch.output.write import accessing, remove_stale_temps, write_atomically
 from dsocr_batch.pipeline.bottleneck import advice, held_back_by, stage_shares
 from dsocr_batch.pipeline.census import LiveRun
-from dsocr_batch.pipeline.local import LocalReader
+from dsocr_batch.pipeline.local import LocalReader, default_render_workers
 from dsocr_batch.pipeline.outputs import Output, open_output
+from dsocr_batch.pipeline.reader import Reader
 from dsocr_batch.pipeline.report import RunReport, printable_ignored
 from dsocr_batch.pipeline.reprocess import (
     Rebuild,
@@ -70,9 +72,8 @@ from dsocr_batch.pipeline.tally import Snapshot
 from dsocr_batch.postprocess.grounding import LABELS, base_label
 from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import Extra
-from dsocr_batch.scratch import scratch_folder
 from dsocr_batch.shard import shard_of
-from dsocr_batch.spool import Disk, Sources, Spool, room_for_spool
+from dsocr_batch.spool import Sources, open_sources
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Job:
     """A run that has been checked and not yet begun."""
 
     options: RunOptions
-    engine: Engine
+    engine: Engine | ClusterEngine
     discovered: Discovered
     documents: tuple[Document, ...]
     """Those of this shard, after ``--limit-docs``."""
@@ -205,7 +206,7 @@ def run(
     with open_output(options.output_dir) as output:
         lock = output.lock(shard.shard_index, shard.num_shards)
         _refuse_full_disk(output.directory)
-        with lock, _sources(job) as sources:
+        with lock, open_sources(job.discovered.store, shard.spool_dir) as sources:
             superseded = output.claim_settings(
                 job.text_settings, overwrite=options.overwrite, allow_mixed=options.allow_mixed
             )
@@ -221,19 +222,6 @@ def run(
                     job, output, settings, sources, on_tick=on_tick, on_ready=on_ready, check=check
                 )
             )
-
-
-@contextmanager
-def _sources(job: Job) -> Iterator[Sources]:
-    """Give what finds the documents: on the disk, or by a spool of their object store."""
-    url = job.discovered.store
-    if url is None:
-        yield Disk()
-        return
-    with reading("--input-dir"):
-        store = open_store(url)
-    with store, scratch_folder(job.options.input.spool_dir, "spool") as folder:
-        yield Spool(folder, store, room_for_spool(folder))
 
 
 async def _run(
@@ -254,7 +242,7 @@ async def _run(
         on_tick(snapshot)
         live.tell(_live_run(shard, snapshot, live.every_s))
 
-    reader = LocalReader(settings, job.engine, sources)
+    reader = _reader(job, settings, sources)
     pipeline_run = Run(
         settings,
         reader,
@@ -332,7 +320,9 @@ def _lock_lost(output_dir: Location) -> LockHeld:
     )
 
 
-def _engine(options: RunOptions) -> Engine:
+def _engine(options: RunOptions) -> Engine | ClusterEngine:
+    if options.ray is not None:
+        return _cluster_engine(options, options.ray)
     name = choose_engine(
         options.engine_name,
         has_cuda=options.engine_name == AUTO and has_cuda_device(),
@@ -347,6 +337,31 @@ def _engine(options: RunOptions) -> Engine:
     return load_engine(name)(options.engine)
 
 
+def _cluster_engine(options: RunOptions, ray: RayOptions) -> ClusterEngine:
+    cluster = connect(ray.address)
+    name = choose_engine(
+        options.engine_name,
+        has_cuda=any(node.gpus for node in cluster.nodes()),
+        num_shards=1,
+        is_cluster=True,
+    )
+    return find_engine(cluster, name, options.engine, ray.cpus)
+
+
+def _reader(job: Job, settings: PipelineSettings, sources: Sources) -> Reader:
+    if not isinstance(job.engine, ClusterEngine):
+        return LocalReader(settings, job.engine, sources)
+    from dsocr_batch.cluster.reader import RayReader  # noqa: PLC0415 (it imports ray)
+
+    work = ActorWork(
+        settings=replace(settings, output_dir=settings.output_dir.absolute()),
+        render_workers=job.options.limits.cpu_workers,
+        store=job.discovered.store,
+        spool_dir=job.options.input.spool_dir,
+    )
+    return RayReader(job.engine, work, sources)
+
+
 def _refuse_unknown_labels(options: RunOptions) -> None:
     """Refuse labels that no page can have: a slip would read every page twice, or nothing."""
     asked = {
@@ -359,7 +374,7 @@ def _refuse_unknown_labels(options: RunOptions) -> None:
                 raise UsageError(f"{flag} {label!r}: the labels are {', '.join(LABELS)}")
 
 
-def _refuse_same_again(options: RunOptions, engine: Engine) -> None:
+def _refuse_same_again(options: RunOptions, engine: Engine | ClusterEngine) -> None:
     if options.retry is not None and engine.vision_mode is VisionMode.LARGE:
         raise UsageError(
             "--retry-large reads a page again in the mode large, and --vision-mode is large "
@@ -367,7 +382,7 @@ def _refuse_same_again(options: RunOptions, engine: Engine) -> None:
         )
 
 
-def _text_settings(options: RunOptions, engine: Engine) -> dict[str, Any]:
+def _text_settings(options: RunOptions, engine: Engine | ClusterEngine) -> dict[str, Any]:
     """Return everything that can change the text of a page, for the settings digest.
 
     What is not asked for is not named, so that an option that comes new changes no digest.
@@ -441,17 +456,12 @@ def _pipeline_settings(job: Job, output_dir: Path, superseded: frozenset[str]) -
         extras=_extras(options),
         discard_raw=options.output.discard_raw,
         content_debug=options.content_debug,
-        render_workers=limits.cpu_workers or _default_render_workers(job.engine),
+        render_workers=limits.cpu_workers or default_render_workers(job.engine.cpu_processes),
         page_timeout_s=limits.page_timeout_s,
         engine_timeout_s=limits.engine_timeout_s,
         max_runtime_s=limits.max_runtime_s,
         max_failed_share=limits.max_failed_share,
     )
-
-
-def _default_render_workers(engine: Engine) -> int:
-    """Return the cores that the engine leaves, less one for this process; at least one."""
-    return max(1, usable_cores() - max(1, engine.cpu_processes))
 
 
 def _refuse_full_disk(output_dir: Path) -> None:
@@ -501,10 +511,10 @@ async def _report(
     identity = job.engine.identity
     shard = job.options.input
     snapshot = result.snapshot
-    shares = stage_shares(
-        result.stages, snapshot.elapsed_s, settings.render_workers, job.engine.capacity
-    )
-    spare_cores = usable_cores() - settings.render_workers - job.engine.cpu_processes
+    vitals = result.vitals
+    shares = stage_shares(result.stages, snapshot.elapsed_s, vitals.render_workers, vitals.capacity)
+    is_here = not isinstance(job.engine, ClusterEngine)
+    spare_cores = usable_cores() - vitals.render_workers - job.engine.cpu_processes
     report = RunReport(
         started_at=started_at.isoformat(timespec="seconds"),
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -529,10 +539,11 @@ async def _report(
         wall_s=round(snapshot.elapsed_s, 3),
         pages_per_s=round(snapshot.pages_done / max(snapshot.elapsed_s, 1e-9), 4),
         output_tokens=snapshot.output_tokens,
-        engine_losses=result.engine_losses,
+        engine_losses=vitals.engine_losses,
+        lanes_lost=vitals.lanes_lost,
         shares=shares,
         held_back_by=held_back_by(shares),
-        advice=advice(shares, spare_cores=spare_cores),
+        advice=advice(shares, spare_cores=spare_cores if is_here else 0),
         failures=result.tally.failures,
         ignored=printable_ignored(job.discovered.ignored),
     )

@@ -9,14 +9,23 @@ from pathlib import Path
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
 
+_lent_cores: int | None = None
+
+
+def lend_cores(cores: int) -> None:
+    """Let this process use so many cores, where a scheduler counts them and nothing enforces it."""
+    global _lent_cores  # noqa: PLW0603 (it is of the process, as an affinity mask is)
+    _lent_cores = cores
+
 
 def usable_cores() -> int:
     """Return the number of cores that this process may keep busy; at least one.
 
     Containers are given less than the machine has: the affinity mask and, where Linux shows it
-    (cgroup v2), the CPU quota count too.
+    (cgroup v2), the CPU quota count too, and what was lent to this process.
     """
-    return cores_within(_read(_CGROUP / "cpu.max"))
+    cores = cores_within(_read(_CGROUP / "cpu.max"))
+    return cores if _lent_cores is None else min(cores, _lent_cores)
 
 
 def free_memory_bytes() -> int | None:

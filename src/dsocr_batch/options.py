@@ -259,6 +259,16 @@ class LimitOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RayOptions:
+    """The Ray cluster whose nodes read (``--ray``)."""
+
+    address: str
+    """``HOST:PORT`` of its head, or ``auto``."""
+    cpus: int | None = None
+    """Of a node, for one engine and the processes that render for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
     """Everything that ``dsocr-batch run`` was told."""
 
@@ -273,3 +283,16 @@ class RunOptions:
     pages: PageSelection = PageSelection()
     dpi: int = DEFAULT_DPI
     content_debug: bool = False
+    ray: RayOptions | None = None
+
+    def __post_init__(self) -> None:
+        if self.ray is not None and self.input.num_shards > 1:
+            raise UsageError(
+                "--ray does not go with --num-shards: its nodes share all the work as they go"
+            )
+        writes_objects = not isinstance(self.output.output_dir, Path)
+        if self.ray is not None and self.output.save_images and writes_objects:
+            raise UsageError(
+                "--save-images with --ray needs an --output-dir on a file system that all nodes "
+                "share: the nodes write the images"
+            )

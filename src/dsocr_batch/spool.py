@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn, Protocol
 
 from dsocr_batch.discover import Document
+from dsocr_batch.discover.objects import reading
 from dsocr_batch.errors import InputMissing, OutputNotWritable
 from dsocr_batch.names import display_path
 from dsocr_batch.objects.records import (
@@ -30,11 +31,13 @@ from dsocr_batch.objects.records import (
     ObjectInfo,
     ObjectsDenied,
     ObjectStoreError,
+    ObjectUrl,
     ObjectVanished,
 )
-from dsocr_batch.objects.store import ObjectStore
+from dsocr_batch.objects.store import ObjectStore, open_store
 from dsocr_batch.records import FailureClass, ReasonCode
 from dsocr_batch.render.pool import RenderFailed
+from dsocr_batch.scratch import scratch_folder
 
 SPOOL_BYTES = 32 << 30
 """At most; never more than half of what the disk has free when a run begins."""
@@ -230,6 +233,27 @@ class Spool:
             _fail(ReasonCode.UNREADABLE, "access to the object is denied (s3:GetObject)")
         except ObjectStoreError as error:
             raise InputMissing(f"{error}. Run the same command again to go on") from error
+
+
+@contextmanager
+def open_sources(url: ObjectUrl | None, spool_dir: Path | None) -> Iterator[Sources]:
+    """Give what finds documents: on the disk, or by a spool of their object store.
+
+    Args:
+        url: what the keys of all documents are below; None for files.
+        spool_dir: where objects are kept meanwhile; None for the place for temporary files.
+
+    Raises:
+        InputMissing, UsageError: the store cannot be read.
+        OutputNotWritable: there is no place for the spool.
+    """
+    if url is None:
+        yield Disk()
+        return
+    with reading("--input-dir"):
+        store = open_store(url)
+    with store, scratch_folder(spool_dir, "spool") as folder:
+        yield Spool(folder, store, room_for_spool(folder))
 
 
 def room_for_spool(folder: Path) -> int:

@@ -439,6 +439,25 @@ ShardFrom = Annotated[
         rich_help_panel=SHARDS,
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Read with all nodes of a Ray cluster, of which this machine is one: auto, or "
+        "HOST:PORT of its head. Inputs must lie in an object store or on a file system that all "
+        "nodes share, with --save-images the output as well.",
+        rich_help_panel=SHARDS,
+    ),
+]
+RayCpus = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="CPUs of a node for each engine and its processes that render.",
+        show_default="a GPU's share, without GPUs all",
+        rich_help_panel=SHARDS,
+    ),
+]
 PageTimeout = Annotated[
     float,
     typer.Option(min=1.0, help="Seconds to render a page.", rich_help_panel=LIMITS),

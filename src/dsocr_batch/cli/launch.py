@@ -89,6 +89,8 @@ def _run_options(arguments: Sequence[str]) -> dict[str, Any]:
         source = run_context.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             raise UsageError(f"--{name.replace('_', '-')} is set by launch: leave it out")
+    if run_context.params["ray"] is not None:
+        raise UsageError("--ray: say it to `dsocr-batch run`, which then uses every GPU there is")
     if run_context.params["dry_run"]:
         raise UsageError("--dry-run: say it to `dsocr-batch run`, which reads the same corpus")
     return run_context.params

@@ -27,6 +27,7 @@ from dsocr_batch.options import (
     LimitOptions,
     OutputOptions,
     PageSelection,
+    RayOptions,
     RetryOptions,
     RoiOptions,
     RunOptions,
@@ -101,6 +102,8 @@ def run(
     num_shards: arguments.NumShards = None,
     shard_index: arguments.ShardIndex = None,
     shard_from: arguments.ShardFrom = None,
+    ray: arguments.Ray = None,
+    ray_cpus: arguments.RayCpus = None,
     page_timeout: arguments.PageTimeout = DEFAULT_LIMITS.page_timeout_s,
     engine_timeout: arguments.EngineTimeout = DEFAULT_LIMITS.engine_timeout_s,
     max_runtime: arguments.MaxRuntime = None,
@@ -125,6 +128,8 @@ def run(
     `dsocr-batch run --input-dir scans`
 
     `dsocr-batch run --input-dir corpus --recursive --output-dir out --num-shards 8 --shard-index 3`
+
+    `dsocr-batch run --input-dir /shared/corpus --output-dir /shared/out --ray auto`
 
     `timeout 300 dsocr-batch run --input-dir scans --max-pages 2`
     """
@@ -202,6 +207,7 @@ def run(
         pages=PageSelection(ranges=parse_pages(pages), max_pages=max_pages),
         dpi=dpi,
         content_debug=content_debug,
+        ray=_ray_options(ray, ray_cpus),
     )
     stdout = protect_stdout()
     job = app.prepare(options)
@@ -229,6 +235,13 @@ def _shard(
 
 def _location(text: str | None) -> Location | None:
     return None if text is None else parse_location(text)
+
+
+def _ray_options(address: str | None, cpus: int | None) -> RayOptions | None:
+    if address is None:
+        _refuse_alone({"--ray-cpus": cpus}, "--ray")
+        return None
+    return RayOptions(address=address, cpus=cpus)
 
 
 def _given(values: list[str] | None) -> tuple[str, ...] | None:

@@ -21,20 +21,30 @@ def engine_names() -> list[str]:
     return sorted({entry.name for entry in entry_points(group=ENTRY_POINT_GROUP)})
 
 
-def choose_engine(name: str, *, has_cuda: bool, num_shards: int) -> str:
-    """Return the engine that ``--engine`` stands for on this machine.
+def installed_engine(name: str) -> str:
+    """Return the name of an engine that is installed.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    installed = engine_names()
+    if name not in installed:
+        raise UsageError(
+            f"--engine {name!r} is not installed; there are: {', '.join([AUTO, *installed])}"
+        )
+    return name
+
+
+def choose_engine(name: str, *, has_cuda: bool, num_shards: int, is_cluster: bool = False) -> str:
+    """Return the engine that ``--engine`` stands for on this machine, or on a cluster.
 
     Raises:
         UsageError: there is no engine of that name.
         EngineUnusable: ``auto`` would silently read with another quality than the fleet's.
     """
-    installed = engine_names()
     if name != AUTO:
-        if name not in installed:
-            raise UsageError(
-                f"--engine {name!r} is not installed; there are: {', '.join([AUTO, *installed])}"
-            )
-        return name
+        return installed_engine(name)
+    installed = engine_names()
     if has_cuda:
         if GPU_ENGINE not in installed:
             raise EngineUnusable(
@@ -43,6 +53,12 @@ def choose_engine(name: str, *, has_cuda: bool, num_shards: int) -> str:
                 "engine that is not DeepSeek-OCR."
             )
         return GPU_ENGINE
+    if is_cluster:
+        raise EngineUnusable(
+            "no node of the Ray cluster has a GPU. Start the nodes with theirs (`ray start "
+            f"--num-gpus`), or say --engine {CPU_ENGINE} to read on CPUs with a simpler engine "
+            "that is not DeepSeek-OCR."
+        )
     if num_shards > 1:
         raise EngineUnusable(
             f"no CUDA device is seen here, but this is one of {num_shards} shards: a node without "

@@ -84,6 +84,8 @@ class ReadTask:
     """What of the page is rendered; None for all of it."""
     deaths: int = 0
     """How often the engine was lost while it held this."""
+    lane_losses: int = 0
+    """How often a lane was lost with this on it, as far as that is not held against it."""
 
     @property
     def is_first_of_page(self) -> bool:

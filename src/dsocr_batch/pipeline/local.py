@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dsocr_batch.discover import Document
 from dsocr_batch.engines.base import Engine, EngineIdentity, PageReadError, PageRequest, Reading
+from dsocr_batch.machine import usable_cores
 from dsocr_batch.names import display_path
 from dsocr_batch.output.paths import document_paths
 from dsocr_batch.pipeline.document import ReadTask
@@ -32,6 +33,15 @@ from dsocr_batch.spool import Disk, Sources
 
 RUN_AHEAD_BYTES = 128 << 20
 """Rendered pages that wait for the engine may take this much memory."""
+
+
+def default_render_workers(cpu_processes: int) -> int:
+    """Return the cores that an engine leaves, less one for this process; at least one.
+
+    Args:
+        cpu_processes: how many cores the engine keeps busy.
+    """
+    return max(1, usable_cores() - max(1, cpu_processes))
 
 
 class LocalReader:

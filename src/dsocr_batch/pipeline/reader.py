@@ -102,6 +102,7 @@ class Vitals:
     held_up_s: float = 0.0
     """Time that render workers stood still because the engine had pages enough."""
     engine_losses: int = 0
+    lanes_lost: int = 0
 
 
 class Reader(Protocol):

@@ -47,6 +47,8 @@ class RunReport:
     output_tokens: int
     engine_losses: int
     """How often the engine died or fell silent and was started again."""
+    lanes_lost: int
+    """How often a node of a cluster, or its process that read, was lost."""
     shares: StageShares
     held_back_by: Bottleneck
     advice: str

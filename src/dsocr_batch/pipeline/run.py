@@ -33,6 +33,7 @@ from dsocr_batch.pipeline.reader import (
     Read,
     Reader,
     Unread,
+    Vitals,
     WhyUnread,
 )
 from dsocr_batch.pipeline.resume import Plan
@@ -62,6 +63,10 @@ MIN_PAGES_TO_JUDGE = 200
 QUARANTINE_AFTER = 2
 """A page that was in the engine this often when the engine was lost is not tried again."""
 
+LANE_LOSSES_FORGIVEN = 2
+"""Machines come and go, and what they hold is not to blame. Each further loss of a lane counts as
+one of the engine, so that a page which takes its machine with it cannot take a whole cluster."""
+
 
 class StopReason(StrEnum):
     """Why a run ended before its work was done."""
@@ -85,7 +90,7 @@ class RunResult:
     tally: Tally
     snapshot: Snapshot
     stages: StageSeconds
-    engine_losses: int
+    vitals: Vitals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +177,7 @@ class Run:
             work_left=self._schedule.has_work,
             tally=self._tally,
             snapshot=self._tally.snapshot((), "finished"),
-            engine_losses=vitals.engine_losses,
+            vitals=vitals,
             stages=StageSeconds(
                 loading=vitals.loading_s,
                 render=self._tally.render_s,
@@ -317,13 +322,14 @@ class Run:
         match outcome.why:
             case WhyUnread.STOPPED:
                 pass
-            case WhyUnread.LANE_LOST:
-                self._again(task)
-            case WhyUnread.ENGINE_LOST:
+            case WhyUnread.LANE_LOST if task.lane_losses < LANE_LOSSES_FORGIVEN:
+                self._again(replace(task, lane_losses=task.lane_losses + 1))
+            case WhyUnread.LANE_LOST | WhyUnread.ENGINE_LOST:
                 suspect = replace(task, deaths=task.deaths + 1)
                 if suspect.deaths >= QUARANTINE_AFTER:
                     lane.forgive()
-                    await self._conclude(task, quarantined(outcome.record, suspect.deaths))
+                    losses = suspect.deaths + suspect.lane_losses
+                    await self._conclude(task, quarantined(outcome.record, losses))
                 else:
                     self._schedule.add(suspect)
 

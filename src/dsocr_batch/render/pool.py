@@ -46,12 +46,15 @@ class RenderFailed(Exception):
         failure_class: FailureClass,
         source: Source | None = None,
     ) -> None:
-        super().__init__(reason)
+        super().__init__(reason_code, reason, failure_class, source)  # so it can be pickled
         self.reason_code = reason_code
         self.reason = reason
         self.failure_class = failure_class
         self.source = source
         """The file's identity, where it could at least be hashed."""
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

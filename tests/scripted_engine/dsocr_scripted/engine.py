@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,11 @@ class Script:
     """What the engine does; ``pages`` overrides by page id, such as ``sub/paper.pdf#2``.
 
     A page may have: ``text``, ``finish`` (stop, length, loop), ``fail`` (a reason), ``lost``
-    (how often the engine is lost on it), ``hang`` (how often it never answers), ``delay_s``, and
-    ``modes``: the same again by vision mode, which then wins. The n-th region of a page has an
-    id of its own, ``sub/paper.pdf#2@n``. In a text, ``{mode}``, ``{prompt}``, ``{temperature}``,
-    ``{size}`` and ``{digest}`` stand for what the request holds.
+    (how often the engine is lost on it), ``hang`` (how often it never answers), ``delay_s``,
+    ``wait_for`` (a file without which it does not answer), and ``modes``: the same again by vision
+    mode, which then wins. The n-th region of a page has an id of its own, ``sub/paper.pdf#2@n``.
+    In a text, ``{mode}``, ``{prompt}``, ``{temperature}``, ``{size}`` and ``{digest}`` stand for
+    what the request holds.
     """
 
     delay_s: float = 0.0
@@ -51,6 +53,8 @@ class Script:
     log: str | None = None
     """File that gets a line for each page that is read to its end: its id, and ``:mode`` if that
     is not the engine's own."""
+    by_process: str | None = None
+    """Folder in which each process keeps such a log of its own, ``process-PID.log``."""
     pages: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -109,6 +113,8 @@ class ScriptedEngine:
         page = {**page, **page.get("modes", {}).get(request.vision_mode, {})}
         if self._remaining("hang", request.page_id, page):
             await asyncio.Event().wait()
+        if "wait_for" in page:
+            await _wait_for(Path(page["wait_for"]))
         await self._spend(page.get("delay_s", self._script.delay_s))
         if self._remaining("lost", request.page_id, page):
             raise EngineLostError(f"the script lost the engine on {request.page_id}")
@@ -119,6 +125,9 @@ class ScriptedEngine:
             other_mode = request.vision_mode is not self._vision_mode
             mode = f":{request.vision_mode}" if other_mode else ""
             _append_line(Path(self._script.log), request.page_id + mode)
+        if self._script.by_process is not None:
+            own_log = Path(self._script.by_process) / f"process-{os.getpid()}.log"
+            _append_line(own_log, request.page_id)
         text = page.get("text", _default_text(request.page_id))
         for name, value in {
             "digest": digest,
@@ -155,6 +164,11 @@ class ScriptedEngine:
         calls = self._calls.get((what, page_id), 0)
         self._calls[what, page_id] = calls + 1
         return calls < int(page[what])
+
+
+async def _wait_for(path: Path) -> None:
+    while not path.exists():  # noqa: ASYNC110, ASYNC240 (another process makes it)
+        await asyncio.sleep(0.05)
 
 
 def _append_line(path: Path, line: str) -> None:

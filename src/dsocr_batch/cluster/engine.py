@@ -1,0 +1,80 @@
+"""An engine that the nodes of a cluster have, as a run knows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dsocr_batch import __version__
+from dsocr_batch.cluster.actor import EngineOrder, EngineProfile, profile_engine
+from dsocr_batch.cluster.connect import Cluster
+from dsocr_batch.cluster.seats import Need, seats
+from dsocr_batch.engines.base import EngineIdentity
+from dsocr_batch.engines.resolve import GPU_ENGINE
+from dsocr_batch.errors import EngineUnusable
+from dsocr_batch.options import EngineOptions
+from dsocr_batch.profiles import VisionMode
+
+ROOM_PATIENCE_S = 600.0
+"""Others may use the whole cluster for so long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterEngine:
+    """What every node of a cluster that takes part reads with."""
+
+    cluster: Cluster
+    order: EngineOrder
+    need: Need
+    profile: EngineProfile
+    """As the first node told it; a node with another identity takes no part."""
+
+    @property
+    def identity(self) -> EngineIdentity:
+        """What goes into records and the settings digest."""
+        return self.profile.identity
+
+    @property
+    def vision_mode(self) -> VisionMode | None:
+        """How it looks at pages if not told otherwise."""
+        return self.profile.vision_mode
+
+    @property
+    def capacity(self) -> int:
+        """How many pages one of them reads at once."""
+        return self.profile.capacity
+
+    @property
+    def cpu_processes(self) -> int:
+        """How many cores of its node one of them keeps busy."""
+        return self.profile.cpu_processes
+
+
+def find_engine(
+    cluster: Cluster, name: str, options: EngineOptions, cpus: int | None
+) -> ClusterEngine:
+    """Return the engine as the first node that can have it describes it.
+
+    It is asked of a node and not made here, because the head of a cluster may have neither GPU
+    nor weights.
+
+    Args:
+        cluster: where pages are read.
+        name: of the engine.
+        options: the engine's own.
+        cpus: for one engine; None for its share of the node.
+
+    Raises:
+        UsageError: an option is wrong.
+        EngineUnusable: no node can have it.
+    """
+    nodes = cluster.nodes()
+    has_gpus = name == GPU_ENGINE and any(node.gpus for node in nodes)
+    need = Need(gpus=options.tensor_parallel_size or 1 if has_gpus else 0, cpus=cpus)
+    free = [seat for node in nodes for seat in seats(node, need)]
+    if not free:
+        raise EngineUnusable(
+            f"none of the {len(nodes)} nodes of the Ray cluster has {need} for an engine"
+        )
+    order = EngineOrder(version=__version__, name=name, options=options)
+    profile = cluster.ask(free[0], profile_engine, order, free[0].cpus, timeout_s=ROOM_PATIENCE_S)
+    return ClusterEngine(cluster=cluster, order=order, need=need, profile=profile)
