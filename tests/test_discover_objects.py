@@ -191,3 +191,9 @@ def test_a_list_that_is_not_there_is_missing_input(s3: S3Server, out: Path) -> N
     del s3
     with pytest.raises(InputMissing, match="no such object"):
         named(out, input_list=parse_location(f"{IN}/list.txt"))
+
+
+def test_a_folder_that_holds_the_last_key_that_there_can_be_is_passed_over(s3: S3Server) -> None:
+    put(s3, "sub/a.pdf", "sub/\U0010ffff\U0010ffff.pdf")
+    with pytest.raises(InputMissing, match="1 x a sub-directory"):
+        below(parse_location("elsewhere"), recursive=False)

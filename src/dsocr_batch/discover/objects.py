@@ -99,7 +99,7 @@ class _Walk:
                 self._take(info)
             first = page[0].key
             folder = None if key_problem(first) else self._passed_over(first)
-            if folder is not None and page[-1].key.startswith(f"{folder}/"):
+            if folder is not None and f"{folder}/" <= page[-1].key < f"{folder}/{_LAST}":
                 return f"{folder}/{_LAST}"
         return None
 
