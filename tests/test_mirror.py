@@ -213,3 +213,52 @@ def test_a_segment_of_another_run_ends_this_one(s3: S3Server, store: ObjectStore
     s3.put("out/a/000001-000000.jsonl.gz", b"another's")
     with pytest.raises(LockHeld, match="written by another run"):
         asyncio.run(Segments(store, "a.jsonl.gz").ship(b"ours"))
+
+
+def test_documents_that_lie_where_another_has_its_pictures_are_left_to_themselves(
+    s3: S3Server, mirror: Mirror, paths: DocumentPaths, workspace: Path
+) -> None:
+    inner = document_paths(workspace, "sub/a_assets/page-0001.pdf")
+    checkouts = [taken_up(mirror, one) for one in (paths, inner)]
+    for one in (paths, inner):
+        write_record(one.record, record())
+        one.markdown.write_bytes(b"text")
+    asyncio.run(mirror.publish(checkouts[0]))
+    mirror.drop(checkouts[0])
+    assert s3.keys("out/sub") == ["out/sub/a.json", "out/sub/a.md"]
+    asyncio.run(mirror.publish(checkouts[1]))
+    assert s3.keys("out/sub/a_assets") == [
+        "out/sub/a_assets/page-0001.json",
+        "out/sub/a_assets/page-0001.md",
+    ]
+
+
+def test_pages_that_came_after_a_put_that_was_not_waited_for_go_up_too(
+    s3: S3Server, mirror: Mirror, paths: DocumentPaths, store: ObjectStore
+) -> None:
+    checkout = taken_up(mirror, paths)
+    paths.journal.parent.mkdir(parents=True)
+    paths.journal.write_bytes(b"one,two,")
+    key = mirror._key(paths.journal).replace(".jsonl.gz", "/000001-000000.jsonl.gz")
+    s3.put(f"out/{key}", b"one,")
+    asyncio.run(mirror.ship_journal(checkout))
+    assert asyncio.run(Segments(store, mirror._key(paths.journal)).load()) == b"one,two,"
+
+
+@pytest.mark.parametrize("is_there_before", [False, True])
+def test_what_another_run_has_finished_meanwhile_is_left_as_it_is(
+    s3: S3Server, mirror: Mirror, paths: DocumentPaths, tmp_path: Path, is_there_before: bool
+) -> None:
+    if is_there_before:
+        put_record(s3, tmp_path)
+    checkout = taken_up(mirror, paths)
+    paths.journal.parent.mkdir(parents=True, exist_ok=True)
+    paths.journal.write_bytes(b"ours")
+    for key in ("out/sub/a.json", f"out/{mirror._key(paths.journal)}"):
+        s3.put(key, b"another's")
+    theirs = s3.keys()
+    for bring_up in (mirror.ship_journal, mirror.store_journal):
+        with pytest.raises(LockHeld, match=r"a\.json was written by another run"):
+            asyncio.run(bring_up(checkout))
+    assert s3.keys() == theirs
+    assert s3.get(f"out/{mirror._key(paths.journal)}") == b"another's"

@@ -128,7 +128,7 @@ class Mirror:
         """Bring up what the journal has gained, and pictures of the pages in it.
 
         Raises:
-            LockHeld: another run writes this journal.
+            LockHeld: another run writes this journal, or has finished the document.
             OutputNotWritable: the store or the workspace fails.
         """
         async with checkout.journal_lock:
@@ -138,7 +138,9 @@ class Mirror:
             tail = await asyncio.to_thread(_read_from, paths.journal, segments.shipped_bytes)
             if not tail:
                 return
-            await self._put_changed(checkout, paths.assets_dir.glob(ASSET_FILES))
+            if segments.is_at_its_beginning:
+                await self._refuse_if_finished(checkout)
+            await self._put_changed(checkout, _assets(paths))
             with reaching():
                 await segments.ship(tail)
 
@@ -146,11 +148,13 @@ class Mirror:
         """Bring up the whole journal of a document all of whose pages are read.
 
         Raises:
+            LockHeld: another run has finished the document meanwhile.
             OutputNotWritable: the store or the workspace fails.
         """
         async with checkout.journal_lock:
             if (segments := checkout.segments) is None:
                 return
+            await self._refuse_if_finished(checkout)
             await self._put_changed(checkout, [checkout.paths.journal])
             with reaching():
                 await segments.remove()
@@ -188,6 +192,17 @@ class Mirror:
             remove_output(path)
         with suppress(OSError):
             checkout.paths.assets_dir.rmdir()
+
+    async def _refuse_if_finished(self, checkout: Checkout) -> None:
+        """Leave alone what is another run's by now: this machine may have slept, its lock lost.
+
+        The record's own put finds that out too, but only after text and journal were replaced.
+        """
+        key = self._key(checkout.paths.record)
+        with reaching():
+            info = await self._store.head(key)
+        if (None if info is None else info.version) != checkout.record_version:
+            raise anothers(self._store, key)
 
     async def _put_changed(self, checkout: Checkout, files: Iterable[Path]) -> None:
         changed = await asyncio.to_thread(_changed, files)
@@ -241,7 +256,13 @@ def _texts(paths: DocumentPaths) -> tuple[Path, ...]:
 def _files(paths: DocumentPaths) -> list[Path]:
     """Return the files of a document that are in the workspace."""
     own = (*_texts(paths), paths.journal, paths.record)
-    return [path for path in own if path.exists()] + [*paths.assets_dir.glob(ASSET_FILES)]
+    return [path for path in own if path.exists()] + _assets(paths)
+
+
+def _assets(paths: DocumentPaths) -> list[Path]:
+    """Return the pictures of a document; outputs of other documents may lie beside them."""
+    found = paths.assets_dir.glob(ASSET_FILES)
+    return [path for path in found if ASSET_NAME.fullmatch(path.name)]
 
 
 def _changed(files: Iterable[Path]) -> list[Path]:

@@ -33,6 +33,11 @@ class Segments:
         self.shipped_bytes = 0
         """Of the journal that this run writes."""
 
+    @property
+    def is_at_its_beginning(self) -> bool:
+        """Whether this run has put nothing of the journal yet."""
+        return self._number == 0
+
     async def load(self) -> bytes | None:
         """Return the journal that earlier runs left in segments, None if they left none.
 
@@ -58,6 +63,11 @@ class Segments:
         Raises:
             LockHeld: another run writes this journal too.
         """
+        while data:
+            data = data[await self._put_next(data) :]
+
+    async def _put_next(self, data: bytes) -> int:
+        """Put a segment, and return how many of the bytes it holds."""
         key = f"{self._folder}/{self._generation:06}-{self._number:06}{JOURNAL_SUFFIX}"
         try:
             await self._store.put(key, data, only_if_absent=True)
@@ -72,6 +82,7 @@ class Segments:
         self._keys.append(key)
         self._number += 1
         self.shipped_bytes += len(data)
+        return len(data)
 
     async def remove(self) -> None:
         """Remove all segments; the whole journal has taken their place."""
