@@ -368,3 +368,23 @@ def test_a_process_that_used_a_store_ends_as_it_should(s3: S3Server) -> None:
     )
     for _ in range(8):
         subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+
+
+def test_a_put_that_another_request_is_in_the_way_of_is_tried_again(
+    s3: S3Server, corpus_store: ObjectStore, tmp_path: Path
+) -> None:
+    s3.put("scans/a", b"old")
+    found = asyncio.run(corpus_store.head("a"))
+    assert found is not None
+    s3.fault(Fault(method="PUT", status=409))
+    asyncio.run(corpus_store.put("a", b"new", only_if=found.version))
+    s3.fault(Fault(method="PUT", status=409))
+    (tmp_path / "file").write_bytes(b"newer")
+    asyncio.run(corpus_store.put_file("a", tmp_path / "file"))
+    assert s3.get("scans/a") == b"newer"
+
+
+def test_a_store_that_was_closed_is_out_of_reach(corpus_store: ObjectStore) -> None:
+    corpus_store.close()
+    with pytest.raises(ObjectsUnreachable, match="not used any more"):
+        asyncio.run(corpus_store.get("a"))

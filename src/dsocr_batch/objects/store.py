@@ -267,7 +267,7 @@ class ObjectStore:
                 mode["version"] = only_if.version
 
         def ask() -> ObjectVersion:
-            with self._answering(key):
+            with self._answering(key, creating=only_if_absent):
                 put = self._store.put(key, data, mode=mode, use_multipart=False)
                 return ObjectVersion(etag=put["e_tag"], version=put["version"])
 
@@ -309,8 +309,12 @@ class ObjectStore:
         return display_path(str(self.url.child(key)))
 
     @contextmanager
-    def _answering(self, key: str) -> Iterator[None]:
+    def _answering(self, key: str, *, creating: bool = False) -> Iterator[None]:
         """Give what obstore raises a name, without what the store's answer quotes: signatures.
+
+        "Already exists" is its name for status 409 too, by which S3 asks to try again because
+        another request for the key is under way. Only to a put that creates it means that there is
+        one.
 
         Nothing but a call of obstore belongs inside: its ``FileNotFoundError`` is Python's own.
         """
@@ -320,15 +324,23 @@ class ObjectStore:
             yield
         except FileNotFoundError:
             raise ObjectVanished(f"{self._shown(key)} is not there") from None
-        except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
+        except exceptions.PreconditionError:
             raise ObjectChanged(f"{self._shown(key)} has changed") from None
+        except exceptions.AlreadyExistsError as error:
+            if creating:
+                raise ObjectChanged(f"{self._shown(key)} is there") from None
+            raise PassingError(first_line(error)) from None
         except exceptions.PermissionDeniedError:
             raise ObjectsDenied(f"{self._shown(key)}: access denied") from None
         except exceptions.BaseError as error:
             raise PassingError(first_line(error)) from None
 
     async def _in_thread(self, ask: Callable[[], _Result]) -> _Result:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        try:
+            answer = asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        except RuntimeError:  # what a pool says that takes nothing more
+            raise ObjectsUnreachable(f"{self.url} is not used any more") from None
+        return await answer
 
     async def _patiently(
         self, ask: Callable[[], _Result], progress: Callable[[], int] = lambda: 0

@@ -35,7 +35,7 @@ from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.pipeline.store import DocumentStore
 from dsocr_batch.scratch import scratch_folder
 
-_FAREWELL_S = 30.0
+_FAREWELL_S = 10.0
 
 
 class Output(Protocol):
@@ -210,4 +210,7 @@ class StoredOutput:
             async with asyncio.timeout(_FAREWELL_S):
                 return await self._mirror.put_file(path)
         except TimeoutError as error:
-            raise OutputNotWritable(f"{self._store.url} does not answer") from error
+            raise OutputNotWritable(
+                f"{self._store.url} does not answer: the report of this run is not kept. Run the "
+                "same command again to go on"
+            ) from error

@@ -27,8 +27,9 @@ SHIP_EVERY_S = 60.0
 SHIP_PAGES = 50
 """What a machine that is lost takes with it of a document: so many pages, or pages of so long."""
 
-FAREWELL_S = 60.0
-"""A run that ends brings up its journals within this time; a spot instance has two minutes."""
+FAREWELL_S = 30.0
+"""A run that ends brings up its journals within this time. A spot instance has two minutes and
+systemd waits for 90 s, in which also requests have to end that a store does not answer."""
 
 log = logging.getLogger(__name__)
 
