@@ -127,7 +127,7 @@ class PublishingStore(DocumentStore):
                 left = [shipment for shipment in self._shipments.values() if shipment.pages]
                 await asyncio.gather(*map(self._ship, left))
         except TimeoutError:
-            log.warning("the newest pages of some documents are not in the store: they are lost")
+            log.warning("the newest pages are not in the store: the next run reads them again")
         finally:
             await super().close()
 
