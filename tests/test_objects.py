@@ -69,9 +69,15 @@ def test_a_url_is_a_bucket_and_a_key() -> None:
     assert str(url.root.child("x.pdf")) == "s3://my.bucket-1/x.pdf"
 
 
-@pytest.mark.parametrize("text", ["scans", "/scans", "file:///scans", "https://host/x", "s3:/x"])
-def test_what_is_no_url_of_an_object_store_is_a_path(text: str) -> None:
+@pytest.mark.parametrize("text", ["scans", "/scans", "a:b/c", "./s3:/x", "in/https://host", "s3:"])
+def test_what_is_no_url_is_a_path(text: str) -> None:
     assert ObjectUrl.parse(text) is None
+
+
+@pytest.mark.parametrize("text", ["s3:/b/x", "S3://b/x", "s3a://b/x", "gcs://b", "https://host/x"])
+def test_a_url_of_another_kind_is_no_directory_of_that_name(text: str) -> None:
+    with pytest.raises(UsageError, match="s3://"):
+        ObjectUrl.parse(text)
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from dsocr_batch.errors import InputMissing, UsageError
 from dsocr_batch.names import STATE_DIR, display_path
 from dsocr_batch.objects.records import (
     Location,
+    NoSuchBucket,
     ObjectInfo,
     ObjectStoreError,
     ObjectUrl,
@@ -54,6 +55,8 @@ def reading(what: str) -> Iterator[None]:
     """
     try:
         yield
+    except NoSuchBucket as error:
+        raise InputMissing(f"{what}: {error}. Check the spelling") from error
     except ObjectStoreError as error:
         raise InputMissing(f"{what}: {error}") from error
 

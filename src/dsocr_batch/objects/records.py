@@ -13,7 +13,7 @@ from dsocr_batch.names import display_text
 
 SCHEMES = frozenset({"s3", "gs", "az"})
 
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]+")
+_LIKE_A_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:s3|gs|az):/", re.IGNORECASE)
 _MAX_KEY_BYTES = 1024
 
 
@@ -58,17 +58,22 @@ class ObjectUrl:
 
     @classmethod
     def parse(cls, text: str) -> ObjectUrl | None:
-        """Return a URL such as ``s3://bucket/prefix``; None if the text is of another kind.
+        """Return a URL such as ``s3://bucket/prefix``; None for a path.
 
         Raises:
-            UsageError: it begins like one, but names no bucket or no possible key.
+            UsageError: it is a URL of another kind, or names no bucket or no possible key.
         """
+        if not _LIKE_A_URL.match(text):
+            return None
+        shown = display_text(text)
         scheme, separator, rest = text.partition("://")
         if not separator or scheme not in SCHEMES:
-            return None
+            raise UsageError(
+                f"{shown}: object stores are named as s3://, gs:// or az://. If it is a path, "
+                f"write ./{shown}"
+            )
         bucket, _, key = rest.partition("/")
         url = cls(scheme=scheme, bucket=bucket, key=key.removesuffix("/"))
-        shown = display_text(text)
         if (
             not bucket
             or not bucket.isascii()

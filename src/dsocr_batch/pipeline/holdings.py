@@ -57,7 +57,7 @@ def open_holdings(location: Location) -> Iterator[Holdings]:
         try:
             store = open_store(location)
         except NoSuchBucket as error:
-            raise InputMissing(str(error)) from error
+            raise InputMissing(f"{error}. Check the spelling") from error
     with store:
         yield StoredHoldings(store)
 
