@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from dsocr_batch.errors import LockHeld
 from dsocr_batch.objects.records import ObjectUrl
 from dsocr_batch.objects.store import ObjectStore, open_store
-from dsocr_batch.output.mirror import Checkout, Mirror
+from dsocr_batch.output.mirror import PUTS_AT_ONCE, Checkout, Mirror
 from dsocr_batch.output.paths import DocumentPaths, document_paths
 from dsocr_batch.output.record import write_record
 from dsocr_batch.output.segments import Segments
@@ -262,3 +264,26 @@ def test_what_another_run_has_finished_meanwhile_is_left_as_it_is(
             asyncio.run(bring_up(checkout))
     assert s3.keys() == theirs
     assert s3.get(f"out/{mirror._key(paths.journal)}") == b"another's"
+
+
+def test_few_enough_files_go_up_at_once_that_each_ends_in_time(
+    s3: S3Server, mirror: Mirror, paths: DocumentPaths
+) -> None:
+    checkout = taken_up(mirror, paths)
+    paths.assets_dir.mkdir(parents=True)
+    for number in range(1, 21):
+        (paths.assets_dir / f"page-{number:04d}.png").write_bytes(b"x")
+    lock, under_way, seen = threading.Lock(), set[int](), list[int]()
+
+    def wait() -> None:
+        with lock:
+            under_way.add(threading.get_ident())
+            seen.append(len(under_way))
+        time.sleep(0.1)
+        with lock:
+            under_way.remove(threading.get_ident())
+
+    s3.fault(Fault(method="PUT", times=20, before=wait))
+    asyncio.run(mirror.publish(checkout))
+    assert len(seen) == 20
+    assert max(seen) == PUTS_AT_ONCE

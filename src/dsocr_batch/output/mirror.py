@@ -31,6 +31,10 @@ T = TypeVar("T")
 
 AS_STORED_NS = 0
 
+PUTS_AT_ONCE = 8
+"""Files under way, so that each has ended before its request is given up for hanging (30 s): of
+pictures of a megabyte, a line of 2 Mbit/s brings up so many in that time."""
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Checkout:
@@ -53,6 +57,7 @@ class Mirror:
     def __init__(self, store: ObjectStore, workspace: Path) -> None:
         self._store = store
         self._workspace = workspace
+        self._puts = asyncio.Semaphore(PUTS_AT_ONCE)
 
     # ---- down ------------------------------------------------------------------------------
 
@@ -207,9 +212,13 @@ class Mirror:
     async def _put_changed(self, checkout: Checkout, files: Iterable[Path]) -> None:
         changed = await asyncio.to_thread(_changed, files)
         with reaching():
-            await _together(self._store.put_file(self._key(path), path) for path in changed)
+            await _together(map(self._put_in_turn, changed))
         await asyncio.to_thread(_mark_as_stored, changed)
         checkout.stored |= set(changed)
+
+    async def _put_in_turn(self, path: Path) -> None:
+        async with self._puts:
+            await self._store.put_file(self._key(path), path)
 
     async def _put_record(self, checkout: Checkout) -> None:
         path = checkout.paths.record
