@@ -125,7 +125,9 @@ class PublishingStore(DocumentStore):
         try:
             async with asyncio.timeout(FAREWELL_S):
                 left = [shipment for shipment in self._shipments.values() if shipment.pages]
-                await asyncio.gather(*map(self._ship, left))
+                ended = await asyncio.gather(*map(self._ship, left), return_exceptions=True)
+                for error in filter(None, ended):  # only now: one costs no other its pages
+                    raise error
         except TimeoutError:
             log.warning("the newest pages are not in the store: the next run reads them again")
         finally:
