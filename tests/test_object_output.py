@@ -245,6 +245,15 @@ def test_a_denied_put_ends_the_run_with_the_permissions_that_it_needs(
     assert not s3.keys("out/doc")
 
 
+def test_a_dry_run_that_is_denied_tells_it_once(corpus: Path, script: Script, s3: S3Server) -> None:
+    assert read(corpus, script(), OUT).status == 0
+    s3.fault(Fault(method="GET", key=r"out/[^.].*\.json", status=403, times=1000))
+    done = read(corpus, script(), OUT, "--dry-run")
+    assert done.status == 6
+    assert done.stderr.count("access denied") == 1
+    assert "Traceback" not in done.stderr
+
+
 def test_a_store_that_stays_away_ends_the_run_and_nothing_is_lost(
     corpus: Path, script: Script, s3: S3Server, tmp_path: Path
 ) -> None:

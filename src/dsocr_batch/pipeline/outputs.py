@@ -197,8 +197,11 @@ class StoredOutput:
         documents = tuple(documents)
         ahead = Ahead(documents, look_up)
         with asyncio.Runner() as runner:
-            for document in documents:
-                yield document, runner.run(ahead.answer(document))
+            try:
+                for document in documents:
+                    yield document, runner.run(ahead.answer(document))
+            finally:
+                runner.run(ahead.close())
 
     def store(self, settings: PipelineSettings, identity: EngineIdentity) -> DocumentStore:
         """Return what plans, journals and finishes documents."""
