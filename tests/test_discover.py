@@ -480,6 +480,8 @@ NFD = unicodedata.normalize("NFD", "é")
         ("STRASSE.pdf", "straße.pdf"),
         ("a.md/x.pdf", "a.pdf"),
         ("a.JSON/deep/x.pdf", "a.pdf"),
+        ("a_layout.pdf/x.pdf", "a.pdf"),
+        ("a_assets/page-1-roi-x.pdf", "a.pdf"),
     ],
 )
 @pytest.mark.parametrize("mode", Mode)
@@ -518,6 +520,8 @@ def test_inputs_with_outputs_of_their_own_pass(mode: Mode) -> None:
             "_grounded.pdf",
             "c.md/x.pdf",
             "a_layout.pdf",
+            "a_assets/page-0001.pdf",
+            "a_assets/deep/page-1-roi-1.pdf",
             f"{NFC}.pdf",
             "e.pdf",
         ),

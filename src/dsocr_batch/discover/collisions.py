@@ -66,7 +66,9 @@ def _rivals(stem: str, mode: Mode) -> Iterator[str]:
     """Yield the stems whose outputs are the same file as one of this stem's, or block its way."""
     if mode is Mode.GROUNDED and stem.endswith("_grounded"):
         yield stem.removesuffix("_grounded")
-    for match in re.finditer(r"\.(md|json)/", stem):
+    if match := re.fullmatch(r"(.*)_assets/page-[^/]*-roi-[^/]*", stem):
+        yield match[1]  # of which stale texts of regions have such names
+    for match in re.finditer(r"\.(md|json)/|_layout\.pdf/", stem):
         directory = stem[: match.start()]
         yield directory
         if mode is Mode.GROUNDED and match[1] == "md" and directory.endswith("_grounded"):
