@@ -6,12 +6,14 @@ import re
 import shutil
 import subprocess
 import sysconfig
+import tomllib
 from pathlib import Path
 
 import kubernetes_validate
 import pytest
 import typer
 import yaml
+from packaging.requirements import Requirement
 
 from dsocr_batch.cli import cli
 
@@ -44,6 +46,14 @@ def test_shellcheck_finds_nothing(script: Path) -> None:
 
 def test_hadolint_finds_nothing() -> None:
     lint("hadolint", SCRIPTS / "docker/Dockerfile")
+
+
+def test_the_image_has_a_version_of_vllm_that_is_supported() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    [vllm] = map(Requirement, project["optional-dependencies"]["vllm"])
+    dockerfile = (SCRIPTS / "docker/Dockerfile").read_text()
+    [tag] = re.findall(r"^FROM vllm/vllm-openai:v(\S+)$", dockerfile, re.MULTILINE)
+    assert vllm.specifier.contains(tag), f"{tag} is not {vllm.specifier}"
 
 
 @pytest.mark.slow
