@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import email.policy
 import json
-from collections.abc import Iterator
+import re
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from email import message_from_bytes
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import boto3
 import pytest
@@ -13,19 +19,27 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 from moto.core import enable_iam_authentication
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.iam.models import iam_backends
+from moto.moto_api._internal.models import moto_api_backend
 
 from aws import fleet
+from command import read
+from dsocr_batch.pipeline.publish import FAREWELL_S
+from s3_server import BUCKET, Fault, S3Server
 
 pytestmark = pytest.mark.slow  # moto takes seconds to begin
 
 AWS = Path(__file__).parents[1] / "scripts" / "aws"
 REGION = "eu-central-1"
-ROLE_PARAMETERS = {
+PLACES = {
     "InputBucket": "library",
     "InputPrefix": "greek/corpus",
     "OutputBucket": "library",
     "OutputPrefix": "greek/texts",
 }
+ROLES = {"instance-role.yaml": "Role", "batch.yaml": "JobRole"}
+"""What reads and writes, by the template that makes it."""
 
 
 @pytest.fixture
@@ -62,7 +76,7 @@ def _as_moto_wants_it(template: str) -> str:
     )
 
 
-def deploy_batch(account: boto3.Session) -> dict[str, str]:
+def deploy_batch(account: boto3.Session, **places: str) -> dict[str, str]:
     ec2 = account.client("ec2")
     return deploy(
         account,
@@ -70,98 +84,214 @@ def deploy_batch(account: boto3.Session) -> dict[str, str]:
         Image="dsocr-batch:0.1.0",
         Subnets=ec2.describe_subnets()["Subnets"][0]["SubnetId"],
         SecurityGroups=ec2.describe_security_groups()["SecurityGroups"][0]["GroupId"],
-        FileSystem="fs-0123456789abcdef0",
-        AccessPoint="fsap-0123456789abcdef0",
+        **(places or PLACES),
     )
 
 
-# --- what an instance may do ----------------------------------------------------------------
+def deploy_role(account: boto3.Session, template: str, **places: str) -> str:
+    """Deploy a template and return the name of the role that reads and writes."""
+    iam = account.client("iam")
+    if template == "batch.yaml":
+        deploy_batch(account, **places)
+    else:
+        deploy(account, template, **places)
+    role = _resource(account, template, ROLES[template])
+    # moto keeps a role's own policies in a form that it cannot read itself, and makes the role
+    # without the managed ones that it names.
+    policies = iam_backends[DEFAULT_ACCOUNT_ID]["aws"].get_role(role).policies
+    for name, document in tuple(policies.items()):
+        iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(document))
+    if not policies:
+        assert iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"] == []
+        iam.attach_role_policy(RoleName=role, PolicyArn=_resource(account, template, "Policy"))
+    return role
 
 
-def _policy_arn(account: boto3.Session) -> str:
-    [policy] = account.client("iam").list_policies(Scope="Local")["Policies"]
-    return str(policy["Arn"])
-
-
-def _statements(account: boto3.Session) -> list[dict[str, Any]]:
-    policy = account.client("iam").get_policy_version(
-        PolicyArn=_policy_arn(account), VersionId="v1"
+def _resource(account: boto3.Session, template: str, name: str) -> str:
+    found = account.client("cloudformation").describe_stack_resource(
+        StackName=template.removesuffix(".yaml"), LogicalResourceId=name
     )
-    statements: list[dict[str, Any]] = policy["PolicyVersion"]["Document"]["Statement"]
-    return statements
+    return str(found["StackResourceDetail"]["PhysicalResourceId"])
+
+
+def statements_of(account: boto3.Session, role: str) -> list[dict[str, Any]]:
+    """Return all that a role is allowed."""
+    iam = account.client("iam")
+    documents = [
+        iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+        for name in iam.list_role_policies(RoleName=role)["PolicyNames"]
+    ] + [
+        iam.get_policy_version(PolicyArn=policy["PolicyArn"], VersionId="v1")["PolicyVersion"][
+            "Document"
+        ]
+        for policy in iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+    ]
+    return [statement for document in documents for statement in document["Statement"]]
+
+
+def keys_of(account: boto3.Session, role: str) -> dict[str, str]:
+    """Return credentials of a role, by the names of the environment."""
+    arn = account.client("iam").get_role(RoleName=role)["Role"]["Arn"]
+    keys = account.client("sts").assume_role(RoleArn=arn, RoleSessionName="i-1")["Credentials"]
+    return {
+        "AWS_ACCESS_KEY_ID": keys["AccessKeyId"],
+        "AWS_SECRET_ACCESS_KEY": keys["SecretAccessKey"],
+        "AWS_SESSION_TOKEN": keys["SessionToken"],
+    }
+
+
+# --- what an instance and a job may do -------------------------------------------------------
 
 
 @pytest.fixture
-def instance_s3(account: boto3.Session) -> Iterator[Any]:
-    """S3 with the rights of an instance, enforced as far as moto does (it ignores conditions)."""
-    role = deploy(account, "instance-role.yaml", **ROLE_PARAMETERS)["Role"]
+def s3_of_role(
+    account: boto3.Session, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
+    """S3 with the rights of a role, enforced as far as moto does (it ignores conditions)."""
+    role = deploy_role(account, request.param, **PLACES)
     s3 = account.client("s3")
     for bucket in ("library", "other"):
         s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     for key in ("greek/corpus/a.pdf", "greek/texts/a.md", "greek/corpus-2/a.pdf"):
         s3.put_object(Bucket="library", Key=key, Body=b"text")
     s3.put_object(Bucket="other", Key="greek/corpus/a.pdf", Body=b"text")
-    iam = account.client("iam")
-    arn = iam.get_role(RoleName=role)["Role"]["Arn"]
-    # moto makes the role of the template without the policies that it names.
-    assert iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"] == []
-    iam.attach_role_policy(RoleName=role, PolicyArn=_policy_arn(account))
-    keys = account.client("sts").assume_role(RoleArn=arn, RoleSessionName="i-1")["Credentials"]
-    session = boto3.Session(
-        aws_access_key_id=keys["AccessKeyId"],
-        aws_secret_access_key=keys["SecretAccessKey"],
-        aws_session_token=keys["SessionToken"],
-        region_name=REGION,
-    )
+    for name, value in keys_of(account, role).items():
+        monkeypatch.setenv(name, value)
     with enable_iam_authentication():
-        yield session.client("s3")
+        yield boto3.Session(region_name=REGION).client("s3")
 
 
-def test_an_instance_reads_the_corpus_and_writes_the_texts(instance_s3: Any) -> None:
-    instance_s3.get_object(Bucket="library", Key="greek/corpus/a.pdf")
-    instance_s3.put_object(Bucket="library", Key="greek/texts/b.md", Body=b"text")
-    instance_s3.get_object(Bucket="library", Key="greek/texts/b.md")
-
-
-@pytest.mark.parametrize(
-    "action, bucket, key",
-    [
+@pytest.mark.parametrize("s3_of_role", ROLES, indirect=True)
+def test_a_role_may_touch_nothing_but_its_folders(s3_of_role: Any) -> None:
+    s3_of_role.put_object(Bucket="library", Key="greek/texts/b.md", Body=b"text")
+    s3_of_role.delete_object(Bucket="library", Key="greek/texts/b.md")
+    for action, bucket, key in (
         ("put_object", "library", "greek/corpus/a.pdf"),
         ("delete_object", "library", "greek/corpus/a.pdf"),
-        ("delete_object", "library", "greek/texts/a.md"),
         ("get_object", "library", "greek/corpus-2/a.pdf"),
         ("put_object", "library", "greek/texts-2/a.md"),
+        ("delete_object", "library", "greek/texts-2/a.md"),
         ("get_object", "other", "greek/corpus/a.pdf"),
+    ):
+        with pytest.raises(ClientError, match="AccessDenied"):
+            getattr(s3_of_role, action)(Bucket=bucket, Key=key)
+
+
+@pytest.mark.parametrize("template", ROLES)
+def test_listing_is_allowed_below_the_prefixes_alone(account: boto3.Session, template: str) -> None:
+    role = deploy_role(account, template, **PLACES)
+    assert _listable(statements_of(account, role)) == ["greek/corpus/*", "greek/texts/*"]
+
+
+def _listable(statements: list[dict[str, Any]]) -> list[str]:
+    listing = [item for item in statements if item["Action"] == "s3:ListBucket"]
+    return [item["Condition"]["StringLike"]["s3:prefix"] for item in listing]
+
+
+def test_an_instance_and_a_job_may_do_the_same_in_s3(account: boto3.Session) -> None:
+    instance, job = (
+        [
+            statement
+            for statement in statements_of(account, deploy_role(account, template, **PLACES))
+            if "s3:" in json.dumps(statement["Action"])
+        ]
+        for template in ROLES
+    )
+    assert instance == job
+    assert len(job) == 4
+
+
+@pytest.fixture
+def role_in_use(
+    s3: S3Server, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[dict[str, Any]]]:
+    """What a role is allowed on the S3 server, which holds this process's children to it."""
+    account = boto3.Session(region_name=s3.env["AWS_DEFAULT_REGION"])
+    places = {**PLACES, "InputBucket": BUCKET, "OutputBucket": BUCKET}
+    role = deploy_role(account, request.param, **places)
+    statements = statements_of(account, role)
+    # moto wants the deletion of several objects to be allowed on the bucket; S3 asks for each key.
+    deletion = {
+        "Effect": "Allow",
+        "Action": "s3:DeleteObject",
+        "Resource": f"arn:aws:s3:::{BUCKET}",
+    }
+    account.client("iam").put_role_policy(
+        RoleName=role,
+        PolicyName="as-moto-wants-it",
+        PolicyDocument=json.dumps({"Version": "2012-10-17", "Statement": [deletion]}),
+    )
+    for name, value in keys_of(account, role).items():
+        monkeypatch.setenv(name, value)
+    with enable_iam_authentication():
+        yield statements
+    moto_api_backend.reset()
+
+
+@pytest.mark.parametrize("role_in_use", ROLES, indirect=True)
+def test_a_run_asks_for_nothing_that_its_role_does_not_allow(
+    s3: S3Server,
+    role_in_use: list[dict[str, Any]],
+    corpus: Path,
+    script: Callable[..., Path],
+) -> None:
+    s3.put_tree(corpus, "greek/corpus")
+    s3.requests.clear()
+    # The bucket itself is asked after without a prefix, which the condition refuses.
+    refused = s3.fault(Fault(method="HEAD", key="", times=100, status=403))
+    source, target = (f"s3://{BUCKET}/{PLACES[name]}" for name in ("InputPrefix", "OutputPrefix"))
+    options = ("--save-images", "--save-layout")
+    assert read(source, script(), target, *options).status == 0
+    assert s3.keys("greek/texts/sub/upper.json")
+    assert s3.keys("greek/texts/.dsocr/locks/") == []
+    assert read(source, script(), target, *options, "--overwrite", "--discard-raw").status == 0
+    assert refused.met
+    # Conditions are not enforced by moto. For an object S3 takes its key as the prefix.
+    prefixes = [
+        parse_qs(request.query)["prefix"][0] for request in s3.asked("GET", "") if request.query
+    ]
+    keys = [request.key for request in s3.asked("GET", ".+") + s3.asked("HEAD", ".+")]
+    assert "greek/corpus/" in prefixes
+    for asked in prefixes + keys:
+        assert any(fnmatchcase(asked, allowed) for allowed in _listable(role_in_use)), asked
+
+
+@pytest.mark.parametrize("template", ROLES)
+@pytest.mark.parametrize(
+    "parameter, good, bad",
+    [
+        ("Prefix", ["a", "greek/texts", "a b-c_2.d"], ["", "/a", "a/", "*", "a*b", "a?b", "${a}"]),
+        ("Bucket", ["library", "my.bucket-2"], ["", "a", "s3://library", "library/x", "a*", "A-b"]),
     ],
 )
-def test_an_instance_may_not_do_more(instance_s3: Any, action: str, bucket: str, key: str) -> None:
-    with pytest.raises(ClientError, match="AccessDenied"):
-        getattr(instance_s3, action)(Bucket=bucket, Key=key)
-
-
-def test_listing_is_allowed_below_the_prefixes_alone(account: boto3.Session) -> None:
-    deploy(account, "instance-role.yaml", **ROLE_PARAMETERS)
-    listing = [item for item in _statements(account) if item["Action"] == "s3:ListBucket"]
-    assert [item["Condition"]["StringLike"]["s3:prefix"] for item in listing] == [
-        "greek/corpus/*",
-        "greek/texts/*",
-    ]
+def test_a_parameter_cannot_widen_a_role(
+    template: str, parameter: str, good: list[str], bad: list[str]
+) -> None:
+    found = re.findall(
+        rf'^  \w+{parameter}:\n(?:    .*\n)*?    AllowedPattern: "(.*)"$',
+        (AWS / template).read_text(),
+        re.MULTILINE,
+    )
+    assert len(found) == 2
+    for pattern in found:
+        assert all(re.fullmatch(pattern, value) for value in good)
+        assert not any(re.fullmatch(pattern, value) for value in bad)
 
 
 def test_only_systems_manager_is_allowed_on_everything(account: boto3.Session) -> None:
-    deploy(account, "instance-role.yaml", **ROLE_PARAMETERS)
+    statements = statements_of(account, deploy_role(account, "instance-role.yaml", **PLACES))
     everywhere = {
         action.partition(":")[0]
-        for statement in _statements(account)
+        for statement in statements
         if statement["Resource"] == "*"
         for action in statement["Action"]
     }
     assert everywhere == {"ssm", "ssmmessages", "ec2messages"}
-    assert "*" not in json.dumps([item["Action"] for item in _statements(account)])
+    assert "*" not in json.dumps([item["Action"] for item in statements])
 
 
 def test_the_log_group_is_the_one_that_the_agent_writes_to(account: boto3.Session) -> None:
-    deploy(account, "instance-role.yaml", **ROLE_PARAMETERS)
+    deploy(account, "instance-role.yaml", **PLACES)
     [group] = account.client("logs").describe_log_groups()["logGroups"]
     agent = json.loads((AWS / "cloudwatch-agent.json").read_text())
     [collected] = agent["logs"]["logs_collected"]["files"]["collect_list"]
@@ -251,6 +381,36 @@ def test_a_lost_machine_is_tried_again_and_a_wrong_setting_is_not(account: boto3
     retried = {code for code in range(256) if _retried(rules, onExitCode=str(code), onReason="")}
     assert {1, 130, 137, 139, 143} <= retried  # a bug, and ends by signals
     assert retried.isdisjoint(range(2, 9))
+
+
+def test_a_job_reads_from_s3_and_writes_to_s3(account: boto3.Session) -> None:
+    job = deploy_batch(account)["Job"]
+    batch = account.client("batch")
+    [definition] = batch.describe_job_definitions(jobDefinitions=[job])["jobDefinitions"]
+    assert definition["parameters"] == {
+        "input": "s3://library/greek/corpus",
+        "output": "s3://library/greek/texts",
+    }
+    command = definition["containerProperties"]["command"]
+    assert command[command.index("--input-dir") + 1] == "Ref::input"
+    assert command[command.index("--output-dir") + 1] == "Ref::output"
+
+
+def test_a_container_is_given_the_time_to_bring_up_its_journals(account: boto3.Session) -> None:
+    deploy_batch(account)
+    data = account.client("ec2").describe_launch_template_versions(
+        LaunchTemplateId=_resource(account, "batch.yaml", "LaunchTemplate")
+    )["LaunchTemplateVersions"][0]["LaunchTemplateData"]
+    user_data = message_from_bytes(b64decode(data["UserData"]), policy=email.policy.default)
+    [script] = user_data.iter_parts()
+    assert script.get_content_type() == "text/x-shellscript"
+    text = script.get_content()
+    assert text.startswith("#!/bin/bash\n")
+    match = re.search(
+        r"^echo ECS_CONTAINER_STOP_TIMEOUT=(\d+)s >> /etc/ecs/ecs.config$", text, re.MULTILINE
+    )
+    assert match is not None
+    assert FAREWELL_S + 15 <= int(match[1]) < 120  # the notice of Spot
 
 
 # --- what fleet.py says about it ------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dsocr_batch.pipeline.publish import FAREWELL_S
 from stub_programs import StubPrograms
 
 AWS = Path(__file__).parents[1] / "scripts" / "aws"
@@ -82,6 +84,36 @@ def test_the_unit_finds_a_setting_for_each_variable_it_uses(machine: Machine) ->
     assert used == set(settings)
 
 
+def test_a_corpus_and_texts_in_a_bucket_need_no_folder(machine: Machine) -> None:
+    urls = {"INPUT_DIR": "s3://library/corpus", "OUTPUT_DIR": "s3://library/texts"}
+    done = machine.bootstrap("--input-dir", urls["INPUT_DIR"], "--output-dir", urls["OUTPUT_DIR"])
+    assert done.returncode == 0, done.stderr
+    assert urls.items() <= machine.setting("run.env").items()
+    changes = machine.changes()
+    assert any(
+        call.endswith(f"pip install --upgrade dsocr-batch[vllm,s3] @ {PACKAGE}") for call in changes
+    )
+    assert any(call.startswith("chown ") for call in changes)
+    assert not any("s3://" in call for call in changes)
+    assert list(machine.root.rglob("*library*")) == []
+
+
+def test_objects_are_kept_on_a_disk_of_the_shards_own() -> None:
+    unit = _settings_of_unit()
+    assert "%i" in unit["CacheDirectory"]
+    assert f"TMPDIR=%C/{unit['CacheDirectory']}" in unit["Environment"]
+
+
+def test_a_shard_is_given_the_time_to_bring_up_its_journals() -> None:
+    assert int(_settings_of_unit()["TimeoutStopSec"]) >= FAREWELL_S + 15
+
+
+def _settings_of_unit() -> dict[str, str]:
+    """Return the settings of the unit; the last one of each name."""
+    lines = (AWS / "dsocr-batch@.service").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if re.match(r"[A-Z]\w+=", line))
+
+
 def test_a_second_bootstrap_only_checks_the_weights(machine: Machine) -> None:
     machine.bootstrap()
     assert any("pip install" in call for call in machine.changes())
@@ -99,7 +131,7 @@ def test_a_new_package_is_installed_and_running_shards_resume_with_new_settings(
     machine.changes()
     machine.bootstrap("--start", "--run-options", "--mode grounded", "--package", "/new.whl")
     changes = machine.changes()
-    assert any(call.endswith("install --upgrade /new.whl[vllm]") for call in changes)
+    assert any(call.endswith("install --upgrade /new.whl[vllm,s3]") for call in changes)
     assert "systemctl restart dsocr-batch@3.service" in changes
     assert machine.setting("run.env")["RUN_OPTIONS"] == "--mode grounded"
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from dsocr_batch.errors import ExitStatus
+from dsocr_batch.pipeline.publish import FAREWELL_S
 from stub_programs import StubPrograms
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
@@ -151,6 +152,10 @@ def test_a_lost_node_costs_no_attempt_and_a_wrong_setting_ends_the_job(
         3: "FailIndex",
         5: "FailIndex",
     }
+
+
+def test_a_pod_is_given_the_time_to_bring_up_its_journals(job: dict[str, Any]) -> None:
+    assert job["template"]["spec"]["terminationGracePeriodSeconds"] >= FAREWELL_S + 15
 
 
 def test_every_pod_has_one_gpu_and_is_not_root(

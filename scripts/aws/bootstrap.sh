@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Make a GPU instance ready, one shard a GPU. Run again, it changes only what is missing.
 #
-#   sudo scripts/aws/bootstrap.sh --package REF --input-dir DIR --output-dir DIR [OPTION ...]
+#   sudo scripts/aws/bootstrap.sh --package REF --input-dir PLACE --output-dir PLACE [OPTION ...]
 #
 #   --package REF      a wheel (path or URL) or a git reference (git+https://…@v0.1.0)
-#   --input-dir DIR    the corpus, at the same place on every machine of a fleet
-#   --output-dir DIR   the texts; made if missing
+#   --input-dir PLACE  the corpus: s3://BUCKET/FOLDER, or a folder, the same on every machine
+#   --output-dir PLACE the texts: s3://BUCKET/FOLDER, or a folder, made if missing
 #   --weights DIR      where the weights go [/opt/dsocr-batch/weights]
 #   --num-shards N     shards of the whole fleet [the GPUs of this machine]
 #   --first-shard I    the shard of this machine's GPU 0 [0]
@@ -33,6 +33,10 @@ driver='' gpus=0 wrote=no
 die() {
     echo "bootstrap: $*" >&2
     exit 2
+}
+
+is_url() {
+    [[ $1 == *://* ]]
 }
 
 # Say a command that changes something, and run it unless --dry-run.
@@ -90,7 +94,8 @@ parse_options() {
 
 check_machine() {
     [ -n "$root" ] || [ "$dry_run" = yes ] || [ "$(id -u)" -eq 0 ] || die "run it with sudo"
-    [ -d "$input_dir" ] || die "$input_dir is not there: mount or copy the corpus first"
+    is_url "$input_dir" || [ -d "$input_dir" ] ||
+        die "$input_dir is not there: mount or copy the corpus first"
     command -v nvidia-smi >/dev/null || die "no NVIDIA driver: take an AMI that has one"
     driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader) ||
         die "nvidia-smi fails: $driver"
@@ -130,8 +135,9 @@ install_python() {
 make_user_and_folders() {
     id dsocr >/dev/null 2>&1 ||
         change useradd --system --home-dir "$prefix" --shell /usr/sbin/nologin dsocr
-    local folder
-    for folder in "$root$prefix" "$root$weights" "$root$logs" "$root$output_dir"; do
+    local folder folders=("$root$prefix" "$root$weights" "$root$logs")
+    is_url "$output_dir" || folders+=("$root$output_dir")
+    for folder in "${folders[@]}"; do
         [ -d "$folder" ] && continue
         change mkdir -p "$folder"
         change chown dsocr: "$folder"
@@ -142,8 +148,8 @@ install_package() {
     local stamp=$root$prefix/package venv=$root$prefix/venv requirement
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$package" ] && return
     case $package in
-    git+* | https://*) requirement="dsocr-batch[vllm] @ $package" ;;
-    *) requirement="${package}[vllm]" ;;
+    git+* | https://*) requirement="dsocr-batch[vllm,s3] @ $package" ;;
+    *) requirement="${package}[vllm,s3]" ;;
     esac
     [ -x "$venv/bin/python" ] || change python3.12 -m venv "$venv"
     change "$venv/bin/python" -m pip install --upgrade "$requirement"

@@ -44,9 +44,9 @@ POLL_S = 2
 MEANINGS = {
     2: "wrong usage, or another run holds the output",
     3: "finished, but some page or document failed",
-    4: "no input",
+    4: "no input, or its store is away",
     5: "no usable engine",
-    6: "output not writable, or disk full",
+    6: "output not writable, its store is away, or disk full",
     7: "stopped by --max-runtime",
     8: "too many failures",
 }
