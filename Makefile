@@ -33,8 +33,8 @@ check: $(STAMP)  ## formatting, lint, types, layers, fast tests
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n auto -m 'not slow' -q
 
-test: $(STAMP)  ## every test that needs no GPU
-	$(BIN)/pytest -n auto -q
+test: check  ## every test that needs no GPU: check, then the slow ones
+	$(BIN)/pytest -n auto -q -m slow
 
 test-vllm: $(STAMP)  ## tests with a real vLLM on the CPU, at both ends of the supported range
 	PYTHONPATH=tests $(BIN)/python -m with_vllm

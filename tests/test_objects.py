@@ -394,3 +394,14 @@ def test_a_store_that_was_closed_is_out_of_reach(corpus_store: ObjectStore) -> N
     corpus_store.close()
     with pytest.raises(ObjectsUnreachable, match="not used any more"):
         asyncio.run(corpus_store.get("a"))
+
+
+def test_an_object_that_may_not_be_deleted_is_told_at_once(
+    s3: S3Server, corpus_store: ObjectStore
+) -> None:
+    s3.put("scans/a", b"1")
+    s3.put("scans/b", b"2")
+    s3.fault(Fault(method="DELETE", key="scans/b", status=403))
+    with pytest.raises(ObjectsDenied):
+        asyncio.run(corpus_store.delete(["a", "b"]))
+    assert s3.get("scans/b") == b"2"

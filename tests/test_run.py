@@ -67,6 +67,7 @@ def test_a_second_run_reads_and_writes_nothing(
     assert written == {path: path.stat().st_mtime_ns for path in out.rglob("*.md")}
 
 
+@pytest.mark.slow
 def test_a_full_run_after_a_short_one_reads_only_what_is_missing(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -95,6 +96,7 @@ def test_only_the_named_pages_are_read(
     }
 
 
+@pytest.mark.slow
 def test_three_shards_together_make_what_one_run_makes(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -131,6 +133,7 @@ def test_allow_mixed_keeps_what_is_done_and_reads_the_rest(
     assert old["settings_digest"] != new["settings_digest"]
 
 
+@pytest.mark.slow
 def test_overwrite_reads_everything_again_and_can_itself_be_resumed(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:

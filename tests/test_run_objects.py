@@ -32,6 +32,7 @@ def read_objects(script: Path, out: Path, *options: str | Path) -> Finished:
     return run_cli(*from_store(script, out, *options), timeout_s=120)
 
 
+@pytest.mark.slow
 def test_a_run_over_objects_gives_what_a_run_over_the_same_files_gives(
     s3: S3Server, corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -55,6 +56,7 @@ def test_a_run_over_objects_gives_what_a_run_over_the_same_files_gives(
     assert s3.env["AWS_SECRET_ACCESS_KEY"] not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_second_run_fetches_nothing(
     s3: S3Server, corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -92,6 +94,7 @@ def test_a_dry_run_over_objects_fetches_none(
     assert s3.asked("GET", "in/.+") == []
 
 
+@pytest.mark.slow
 def test_one_vanished_and_one_denied_object_fail_alone_and_are_read_by_the_next_run(
     s3: S3Server, corpus: Path, out: Path, script: Script
 ) -> None:
@@ -212,6 +215,7 @@ def test_figures_and_layouts_are_made_from_spooled_documents(
     assert any(path.suffix == ".png" for path in ours)
 
 
+@pytest.mark.slow
 def test_an_input_that_cannot_be_listed_ends_with_status_4(
     s3: S3Server, out: Path, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
