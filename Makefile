@@ -11,7 +11,7 @@ FAULTS ?= 300
 SEED ?= 0
 FUZZ_SECONDS ?= 60
 
-.PHONY: help install check test test-vllm test-faults fuzz soak demo smoke eval-cer eval-post eval-loops bench-post golden format clean
+.PHONY: help install check test test-long test-vllm test-faults fuzz soak demo smoke eval-cer eval-post eval-loops bench-post golden format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,10 +31,13 @@ check: $(STAMP)  ## formatting, lint, types, layers, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n auto -m 'not slow' -q
+	$(BIN)/pytest -n auto -m 'not slow and not long' -q
 
-test: check  ## every test that needs no GPU: check, then the slow ones
-	$(BIN)/pytest -n auto -q -m slow
+test: check  ## check, then the slow tests that need no GPU
+	$(BIN)/pytest -n auto -q -m 'slow and not long' --durations 15
+
+test-long: $(STAMP)  ## what is too long for every change: clusters and object stores in all their moods
+	$(BIN)/pytest -n auto -q -m long
 
 test-vllm: $(STAMP)  ## tests with a real vLLM on the CPU, at both ends of the supported range
 	PYTHONPATH=tests $(BIN)/python -m with_vllm

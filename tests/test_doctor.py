@@ -287,6 +287,7 @@ def test_the_command_prints_a_line_a_check_and_ends_with_a_verdict() -> None:
     assert any(line.startswith("warn  engine") for line in lines)
 
 
+@pytest.mark.slow
 def test_the_command_prints_json_for_programs() -> None:
     done = run_cli("doctor", "--json")
     diagnosis = json.loads(done.stdout)

@@ -104,6 +104,7 @@ def test_a_run_whose_lock_another_took_learns_of_it_and_leaves_it(
     assert s3.get(f"{FOLDER}/shard-0-of-1.lock") == b"another's"
 
 
+@pytest.mark.slow
 def test_lost_answers_do_not_cost_the_lock(s3: S3Server, store: ObjectStore) -> None:
     for _ in range(4):
         s3.fault(Fault(method="PUT", lose_answer=True))

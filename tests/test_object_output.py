@@ -112,6 +112,7 @@ def test_objects_are_the_files_that_a_directory_would_hold(
     assert comparable(synced) == whole
 
 
+@pytest.mark.long
 def test_what_is_finished_is_not_read_and_not_put_again(
     corpus: Path, script: Script, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -170,6 +171,7 @@ def test_a_run_from_a_store_to_the_same_one_is_killed_and_goes_on(
     assert killed == comparable(pulled(s3, tmp_path / "whole", "whole"))
 
 
+@pytest.mark.long
 def test_results_go_below_the_input_and_are_no_inputs_of_the_next_run(
     corpus: Path, script: Script, s3: S3Server
 ) -> None:
@@ -217,6 +219,7 @@ def test_a_second_run_on_the_same_shard_is_refused(
     assert s3.keys("out/.dsocr/locks") == [lock]
 
 
+@pytest.mark.long
 def test_a_store_that_stumbles_costs_nothing(
     corpus: Path, script: Script, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -245,6 +248,7 @@ def test_a_denied_put_ends_the_run_with_the_permissions_that_it_needs(
     assert not s3.keys("out/doc")
 
 
+@pytest.mark.long
 def test_a_dry_run_that_is_denied_tells_it_once(corpus: Path, script: Script, s3: S3Server) -> None:
     assert read(corpus, script(), OUT).status == 0
     s3.fault(Fault(method="GET", key=r"out/[^.].*\.json", status=403, times=1000))
@@ -254,6 +258,7 @@ def test_a_dry_run_that_is_denied_tells_it_once(corpus: Path, script: Script, s3
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_a_store_that_stays_away_ends_the_run_and_nothing_is_lost(
     corpus: Path, script: Script, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -270,6 +275,7 @@ def test_a_store_that_stays_away_ends_the_run_and_nothing_is_lost(
     )
 
 
+@pytest.mark.long
 def test_a_bucket_that_is_not_there_is_told(corpus: Path, script: Script, s3: S3Server) -> None:
     assert s3.url
     done = read(corpus, script(), "s3://no-such-bucket/out")
@@ -279,6 +285,7 @@ def test_a_bucket_that_is_not_there_is_told(corpus: Path, script: Script, s3: S3
     assert run_cli("status", "s3://no-such-bucket/out").status == 4
 
 
+@pytest.mark.long
 def test_other_settings_are_refused_and_named_until_they_may_overwrite(
     corpus: Path, script: Script, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -307,6 +314,7 @@ def test_what_failed_is_listed_and_taken_up_alone(
     )
 
 
+@pytest.mark.long
 def test_discarded_raw_text_is_gone_and_what_needs_it_is_told(
     corpus: Path, script: Script, s3: S3Server
 ) -> None:
@@ -317,6 +325,7 @@ def test_discarded_raw_text_is_gone_and_what_needs_it_is_told(
     assert read(corpus, script(), OUT, "--merge-tables").stderr.count("was discarded") == 7
 
 
+@pytest.mark.long
 def test_pictures_of_a_source_that_has_changed_go(
     corpus: Path, script: Script, s3: S3Server
 ) -> None:
@@ -328,6 +337,7 @@ def test_pictures_of_a_source_that_has_changed_go(
     assert json.loads(s3.get("out/doc4.json"))["page_count"] == 1
 
 
+@pytest.mark.long
 def test_a_run_at_work_is_seen_from_elsewhere(corpus: Path, script: Script, s3: S3Server) -> None:
     with running(IMPATIENT, corpus, script(delay_s=60)) as process:
         wait_until(lambda: bool(s3.keys("out/.dsocr/live/")))
@@ -335,6 +345,7 @@ def test_a_run_at_work_is_seen_from_elsewhere(corpus: Path, script: Script, s3: 
         assert [run["pid"] for run in seen["live"]] == [process.pid]
 
 
+@pytest.mark.long
 def test_names_that_no_key_can_hold_are_escaped(
     script: Script, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -354,6 +365,7 @@ def test_names_that_no_key_can_hold_are_escaped(
     assert not pages_read(tmp_path)
 
 
+@pytest.mark.long
 def test_files_are_wanted_where_only_files_will_do() -> None:
     for command in ("reprocess", "postprocess"):
         done = run_cli(command, OUT)
@@ -361,6 +373,7 @@ def test_files_are_wanted_where_only_files_will_do() -> None:
         assert "aws s3 sync" in done.stderr
 
 
+@pytest.mark.long
 def test_launched_runs_share_an_object_store(
     corpus: Path, script: Script, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -377,6 +390,7 @@ def test_launched_runs_share_an_object_store(
     )
 
 
+@pytest.mark.long
 def test_a_new_time_stamp_alone_renews_the_record_and_nothing_else(
     corpus: Path, script: Script, s3: S3Server, tmp_path: Path
 ) -> None:
@@ -390,6 +404,7 @@ def test_a_new_time_stamp_alone_renews_the_record_and_nothing_else(
     assert json.loads(s3.get("out/doc2.json"))["source"]["mtime_ns"] == 10**18
 
 
+@pytest.mark.long
 def test_a_document_whose_keys_would_be_too_long_is_passed_over_and_named(
     corpus: Path, script: Script, s3: S3Server
 ) -> None:

@@ -132,6 +132,7 @@ def test_a_listing_can_begin_in_the_middle_and_below_a_folder(
     assert asyncio.run(keys_of(corpus_store, after="a/2")) == ["a/3", "b/1"]
 
 
+@pytest.mark.slow
 def test_keys_that_the_client_cannot_take_are_listed_all_the_same(
     s3: S3Server, corpus_store: ObjectStore
 ) -> None:
@@ -144,6 +145,7 @@ def test_keys_that_the_client_cannot_take_are_listed_all_the_same(
     assert sorted(found) == sorted([*odd, *(f"{number:05d}.pdf" for number in range(1100))])
 
 
+@pytest.mark.slow
 def test_a_listing_goes_on_after_errors_of_the_server(
     s3: S3Server, corpus_store: ObjectStore
 ) -> None:

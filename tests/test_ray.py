@@ -110,6 +110,7 @@ def test_a_run_on_two_nodes_gives_what_a_run_without_ray_gives_and_leaves_no_pro
         assert ray[told] == plain[told]
 
 
+@pytest.mark.long
 def test_documents_in_a_bucket_are_fetched_by_the_nodes_and_nothing_stays_there(
     corpus: Path, out: Path, script: Script, tmp_path: Path, cluster: RayCluster, store: S3Server
 ) -> None:
@@ -128,6 +129,7 @@ def texts(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.md"))}
 
 
+@pytest.mark.long
 def test_a_long_document_is_shared_by_the_nodes(
     long_corpus: Path, out: Path, script: Script, tmp_path: Path, cluster: RayCluster
 ) -> None:
@@ -169,6 +171,7 @@ def test_a_node_joins_another_is_killed_and_the_result_is_complete_and_identical
     assert comparable(out) == comparable(tmp_path / "plain")
 
 
+@pytest.mark.long
 def test_an_actor_that_is_killed_is_replaced(
     long_corpus: Path, out: Path, script: Script, tmp_path: Path, cluster: RayCluster
 ) -> None:
@@ -205,6 +208,7 @@ def test_a_stopped_run_leaves_no_process_on_the_nodes_and_goes_on_where_it_stopp
     assert times_read.total() - 140 <= (16 if kind is signal.SIGKILL else 0)
 
 
+@pytest.mark.long
 def test_an_engine_that_no_node_can_start_ends_the_run_with_its_reason(
     corpus: Path, out: Path, script: Script, cluster: RayCluster
 ) -> None:
@@ -215,6 +219,7 @@ def test_an_engine_that_no_node_can_start_ends_the_run_with_its_reason(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_an_image_that_a_node_cannot_write_ends_the_run_with_status_6(
     corpus: Path, out: Path, script: Script, cluster: RayCluster
 ) -> None:
@@ -225,6 +230,7 @@ def test_an_image_that_a_node_cannot_write_ends_the_run_with_status_6(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_modules_beside_the_documents_are_not_run_on_the_nodes(
     corpus: Path,
     out: Path,
@@ -253,6 +259,7 @@ def test_modules_beside_the_documents_are_not_run_on_the_nodes(
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.long
 def test_auto_asks_the_environment_and_refuses_to_choose_a_cpu_engine_by_itself(
     corpus: Path,
     out: Path,
@@ -266,6 +273,7 @@ def test_auto_asks_the_environment_and_refuses_to_choose_a_cpu_engine_by_itself(
     assert "no node of the Ray cluster has a GPU" in done.stderr
 
 
+@pytest.mark.long
 def test_more_cpus_than_a_node_has_are_refused(
     corpus: Path, out: Path, script: Script, cluster: RayCluster
 ) -> None:
@@ -274,6 +282,7 @@ def test_more_cpus_than_a_node_has_are_refused(
     assert "99 CPUs" in done.stderr
 
 
+@pytest.mark.long
 def test_a_cluster_that_does_not_let_us_in_ends_the_run_with_status_5(
     corpus: Path,
     out: Path,

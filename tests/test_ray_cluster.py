@@ -46,6 +46,7 @@ def wait_until(is_true: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize("lose", ["kill", "freeze"])
 def test_a_lost_node_is_missed_and_in_the_end_no_process_is_left(lose: str) -> None:
@@ -70,6 +71,7 @@ def test_a_lost_node_is_missed_and_in_the_end_no_process_is_left(lose: str) -> N
     assert [processes_of(session) for session in sessions] == [[], []]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_cluster_ends_with_the_tests_that_started_it_however_they_end() -> None:
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # as short as Ray needs it

@@ -108,6 +108,7 @@ def test_three_shards_together_make_what_one_run_makes(
     assert comparable(out) == comparable(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_changed_settings_stop_before_work_and_name_the_ways_out(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_changed_settings_stop_before_work_and_name_the_ways_out(
     assert len(pages_read(tmp_path)) == 20
 
 
+@pytest.mark.slow
 def test_allow_mixed_keeps_what_is_done_and_reads_the_rest(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -145,6 +147,7 @@ def test_overwrite_reads_everything_again_and_can_itself_be_resumed(
     assert set(Counter(pages_read(tmp_path)).values()) == {2}
 
 
+@pytest.mark.slow
 def test_a_touched_source_is_not_read_again(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -156,6 +159,7 @@ def test_a_touched_source_is_not_read_again(
     assert record_of(out, "doc1")["source"]["mtime_ns"] == 1_000_000_000
 
 
+@pytest.mark.slow
 def test_a_changed_source_is_read_again(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -166,6 +170,7 @@ def test_a_changed_source_is_read_again(
     assert len(record_of(out, "doc1")["pages"]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["remove", "truncate", "flip"])
 def test_a_damaged_output_is_rebuilt_without_reading_a_page(
     corpus: Path, out: Path, script: Script, tmp_path: Path, damage: str
@@ -187,6 +192,7 @@ def test_a_damaged_output_is_rebuilt_without_reading_a_page(
     assert len(pages_read(tmp_path)) == 20
 
 
+@pytest.mark.slow
 def test_without_the_raw_text_a_finished_corpus_is_still_not_read_again(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -216,6 +222,7 @@ def test_pages_are_kept_as_pictures_when_asked(corpus: Path, out: Path, script: 
         assert picture.size == (page["width_px"], page["height_px"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("successor", ["one page", "unreadable"])
 def test_pictures_of_pages_go_with_the_file_that_had_them(
     corpus: Path, out: Path, script: Script, successor: str
@@ -266,6 +273,7 @@ def test_dry_run_lists_what_would_be_done_and_touches_nothing(
     assert set(pages_read(tmp_path)) == {"doc0.pdf#1"}
 
 
+@pytest.mark.slow
 def test_options_come_from_a_file_and_flags_win_over_it(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -319,6 +327,7 @@ def test_names_that_no_terminal_can_show_are_read_like_others(
     assert again.status == 0, again.stderr
 
 
+@pytest.mark.slow
 def test_allow_mixed_does_not_keep_what_is_no_longer_true(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -332,6 +341,7 @@ def test_allow_mixed_does_not_keep_what_is_no_longer_true(
     assert len(pages_read(tmp_path)) == 20 + 2 + 2
 
 
+@pytest.mark.slow
 def test_dry_run_foresees_conflicts_and_what_overwrite_gave_up(
     corpus: Path, out: Path, script: Script
 ) -> None:
@@ -344,6 +354,7 @@ def test_dry_run_foresees_conflicts_and_what_overwrite_gave_up(
     assert actions == ["done"] * 3 + ["read"] * 4
 
 
+@pytest.mark.slow
 def test_clean_mode_leaves_no_grounded_file_of_an_earlier_run(
     corpus: Path, out: Path, script: Script
 ) -> None:
@@ -353,6 +364,7 @@ def test_clean_mode_leaves_no_grounded_file_of_an_earlier_run(
     assert not list(out.rglob("*_grounded.md"))
 
 
+@pytest.mark.slow
 def test_raw_text_is_discarded_also_of_documents_that_are_done(
     corpus: Path, out: Path, script: Script
 ) -> None:

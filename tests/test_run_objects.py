@@ -83,6 +83,7 @@ def test_an_object_that_was_put_again_is_read_again_if_its_bytes_differ(
     assert pages_read(tmp_path)[20:] == ["doc0.pdf#1"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_over_objects_fetches_none(
     s3: S3Server, corpus: Path, out: Path, script: Script
 ) -> None:
@@ -237,6 +238,7 @@ def test_a_spool_for_files_is_a_usage_error(
     assert "--spool-dir" in done.stderr
 
 
+@pytest.mark.slow
 def test_without_the_extra_the_error_names_it(
     s3: S3Server, out: Path, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

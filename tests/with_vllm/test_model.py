@@ -158,6 +158,7 @@ def test_a_page_without_colour_reads_the_same_to_the_last_bit_with_one_channel_a
     assert one != in_colour, "a colour makes a difference"
 
 
+@pytest.mark.newest
 def test_caches_do_not_take_a_page_for_its_like_in_colour(ours: LLM, cached: LLM) -> None:
     """Pages of one vision mode with the same red channel; vLLM names them by their content."""
     in_colour = _page(1)
