@@ -184,7 +184,10 @@ def test_an_actor_that_is_killed_is_replaced(
     assert report_of(out)["pages"] == {"ok": 140}
 
 
-@pytest.mark.parametrize("kind, status", [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    "kind, status",
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGKILL, -9, marks=pytest.mark.long)],
+)
 def test_a_stopped_run_leaves_no_process_on_the_nodes_and_goes_on_where_it_stopped(
     long_corpus: Path,
     out: Path,

@@ -42,7 +42,10 @@ TRUST = ["--trust-request-mm-kwargs"] if version("vllm") >= "0.31" else []
 PROMPT = "<image>\n<|grounding|>Convert the document to markdown."
 MAX_TOKENS = 24
 
-pytestmark = pytest.mark.timeout(400)  # the first of each server waits for its start
+pytestmark = [
+    pytest.mark.timeout(400),  # the first of each server waits for its start
+    pytest.mark.newest,  # two servers take a minute and a half to start
+]
 
 
 @contextmanager
@@ -208,7 +211,6 @@ def test_each_request_is_read_in_its_own_vision_mode(ours: str) -> None:
     assert len(text_tokens) == 1, taken
 
 
-@pytest.mark.newest
 def test_a_page_can_be_read_again_in_large(ours: str) -> None:
     engine = engine_for(ours, retry_large=True)
     page = picture()
@@ -229,7 +231,6 @@ def test_the_ngram_guard_is_found_and_sent(ours: str) -> None:
     assert settings["ngram_whitelist"]
 
 
-@pytest.mark.newest
 def test_a_page_that_is_given_up_is_aborted_in_vllm(ours: str) -> None:
     engine = engine_for(ours, max_tokens=2000)
 
@@ -261,7 +262,6 @@ def _running(url: str) -> int:
     return round(sum(float(line.rpartition(" ")[2]) for line in counts))
 
 
-@pytest.mark.newest
 def test_the_stock_server_reads_pages_in_the_mode_that_it_has(stock: str) -> None:
     engine = engine_for(stock)
     one, other = read(engine, request_for(picture(1)), request_for(picture(2)))
@@ -270,7 +270,6 @@ def test_the_stock_server_reads_pages_in_the_mode_that_it_has(stock: str) -> Non
     assert one.text != other.text
 
 
-@pytest.mark.newest
 def test_a_vision_mode_is_refused_before_work_where_the_server_is_stock(
     stock: str, tmp_path: Path
 ) -> None:
@@ -280,7 +279,6 @@ def test_a_vision_mode_is_refused_before_work_where_the_server_is_stock(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.newest
 def test_an_ngram_guard_that_the_server_would_ignore_is_refused(stock: str) -> None:
     with pytest.raises(UsageError, match="--logits-processors"):
         engine_for(stock, ngram_size=20)
