@@ -179,12 +179,14 @@ def test_boxes_too_small_for_a_picture_are_counted_and_not_linked(
 
 
 def test_a_source_that_changes_meanwhile_costs_the_pictures_and_not_the_document(
-    pictures: Path, out: Path, script: Script
+    pictures: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
-    path = script(pages={f"{STEM}.pdf#2": {"text": PICTURES, "delay_s": 1}})
-    with running(pictures, path, out, "--save-figures", "--save-layout", "--save-images") as run:
-        wait_until((out / f"{STEM}_assets" / "page-0002.png").exists)
+    go_on = tmp_path / "go-on"
+    path = script(pages={f"{STEM}.pdf#2": {"text": PICTURES, "wait_for": str(go_on)}})
+    with running(pictures, path, out, "--save-figures", "--save-layout") as run:
+        wait_until((tmp_path / "go-on.awaited").exists)
         (pictures / f"{STEM}.pdf").write_bytes(b"%PDF-1.7 another file")
+        go_on.touch()
         assert run.wait(60) == 0
     record = record_of(out, STEM)
     assert record["counters"]["figures_failed"] == 2

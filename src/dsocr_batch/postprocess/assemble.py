@@ -144,7 +144,10 @@ def _escape_marks(markdown: str) -> str:
 
     Taking one backslash away from every line ``\…mark`` gives back the page's text.
     """
-    return _MARK.sub(r"\1\\", markdown.lstrip("\n").rstrip())
+    markdown = markdown.lstrip("\n").rstrip()
+    if "-----" not in markdown and "[[" not in markdown:
+        return markdown
+    return _MARK.sub(r"\1\\", markdown)
 
 
 _NOT_PRINTABLE = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")

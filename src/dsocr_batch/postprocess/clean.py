@@ -187,7 +187,7 @@ def _run_on_piece(steps: Sequence[Step], piece: str, counters: Counter[str]) -> 
     if piece in {"", "\n", "\n\n"}:  # between two pieces of code or two tables
         return piece
     for step in steps:
-        if step.needs and not any(mark in piece for mark in step.needs):
+        if step.needs and not any(map(piece.__contains__, step.needs)):
             continue
         before = piece
         piece, count = step.apply(before)

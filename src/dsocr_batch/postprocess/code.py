@@ -11,7 +11,7 @@ _FENCE = re.compile(
     r"^ {0,3}(?P<fence>(?P<mark>[`~])(?P=mark){2,}+)(?P<rest>[^\n]*)$", re.MULTILINE
 )
 _BACKTICKS = re.compile(r"`{3,}+")
-_TABLE_LINE = re.compile(r"^<table>.*</table>$", re.MULTILINE)
+_TABLE_LINE = re.compile(r"<table>(?<![^\n]<table>).*</table>$", re.MULTILINE)
 
 
 class Scope(Enum):

@@ -51,6 +51,8 @@ _STRIPPED_HEAD = re.compile(
     rf"|^(?P<lone>{_LABEL})[ \t]*$",
     re.MULTILINE,
 )
+_LINE_OF_LABEL = re.compile(rf"\n(?:{'|'.join(LABELS)})")
+"""A quick look for a stripped head; it begins with a newline because re finds a literal fast."""
 _LONE_LABELS_MIN = 3
 """On a page without any box, this many lines that are labels and nothing else are no chance."""
 
@@ -95,13 +97,13 @@ def parse_grounding(raw: str) -> Grounding:
     """Return the blocks of a page; ``join_blocks`` of them is its text without tags."""
     counters: Counter[str] = Counter()
     tagged = _Scan(raw=raw, tags=list(_TAG.finditer(raw)), counters=counters).run()
-    heads = [head for block in tagged for head in _stripped_heads(block.text)]
-    lone_labels = sum(head["lone"] is not None for head in heads)
-    drop_lone = len(heads) > lone_labels or len(tagged) > 1 or lone_labels >= _LONE_LABELS_MIN
+    heads = [_stripped_heads(block.text) for block in tagged]
+    are_lone = [head["lone"] is not None for in_block in heads for head in in_block]
+    drop_lone = not all(are_lone) or len(tagged) > 1 or len(are_lone) >= _LONE_LABELS_MIN
     blocks = (
         part
-        for block in tagged
-        for part in _split_stripped_heads(block, counters, drop_lone=drop_lone)
+        for block, in_block in zip(tagged, heads, strict=True)
+        for part in _split_at(in_block, block, counters, drop_lone=drop_lone)
     )
     return Grounding(blocks=tuple(_give_tables_back(blocks)), counters=+counters)
 
@@ -302,6 +304,8 @@ def _onto_grid(found: Iterable[Box], counters: Counter[str]) -> tuple[Box, ...]:
 
 def _stripped_heads(text: str) -> list[re.Match[str]]:
     """Return the heads that lost their special tokens and the lone labels, but those in code."""
+    if not _LINE_OF_LABEL.search(f"\n{text}"):
+        return []
     return [
         head
         for start, end in gaps(code_spans(text), len(text))
@@ -309,13 +313,13 @@ def _stripped_heads(text: str) -> list[re.Match[str]]:
     ]
 
 
-def _split_stripped_heads(
-    block: Block, counters: Counter[str], *, drop_lone: bool
+def _split_at(
+    heads: Iterable[re.Match[str]], block: Block, counters: Counter[str], *, drop_lone: bool
 ) -> Iterator[Block]:
     """Yield the block, cut at heads that lost their special tokens and at lone labels."""
     position = 0
     label, boxes, is_line = block.label, block.boxes, block.is_line
-    for head in _stripped_heads(block.text):
+    for head in heads:
         if head["lone"] and not drop_lone:
             continue
         text = block.text[position : head.start()]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_LINE_END_HYPHEN = re.compile(r"(?<![^\W_])([^\W\d_]{2,}+)[-‐\N{SOFT HYPHEN}]\n(?=([^\W\d_]{2,}+))")
+_LINE_END_HYPHEN = re.compile(r"[-‐\N{SOFT HYPHEN}]\n(?=([^\W\d_]{2,}+))")
+_WORD_BEFORE = re.compile(r"(?<![^\W_])[^\W\d_]{2,}+\Z")
 _COMPOUND = re.compile(r"(?<![^\W_])[^\W\d_]++-[^\W\d_]++")
 # "patient- or ward-specific", "5- to 10-fold", in the languages most papers are written in.
 _SUSPENDED_BEFORE = frozenset({
@@ -24,19 +25,24 @@ def join_line_ends(text: str) -> tuple[str, int]:
     A compound that happens to break at its hyphen and occurs nowhere else is joined: without
     a dictionary nobody can tell.
     """
-    compounds = {compound.lower() for compound in _COMPOUND.findall(text)}
+    chains = " ".join(chain for chain in text.split() if "-" in chain)
+    compounds = {compound.lower() for compound in _COMPOUND.findall(chains)}
     joined = 0
 
     def replace(match: re.Match[str]) -> str:
         nonlocal joined
-        first, second = match[1], match[2]
+        line_start = text.rfind("\n", 0, match.start()) + 1
+        word = _WORD_BEFORE.search(text, line_start, match.start())
+        if word is None:
+            return match[0]
+        first, second = word[0], match[1]
         if not (first[-1].islower() and second[0].islower()) or second in _SUSPENDED_BEFORE:
             return match[0]
-        in_chain = match.start() > 0 and match.string[match.start() - 1] in "-/.@\\"
+        in_chain = word.start() > 0 and text[word.start() - 1] in "-/.@\\"
         joined += 1
         if in_chain or first.lower() in _COMPOUND_FIRST or f"{first}-{second}".lower() in compounds:
-            return f"{first}-"
-        return first
+            return "-"
+        return ""
 
     return _LINE_END_HYPHEN.sub(replace, text), joined
 
@@ -71,7 +77,8 @@ def close_up_hyphens(text: str) -> tuple[str, int]:
 
 
 _LONGEST_WORD = 40
-_LAST_WORD = re.compile(r"(?P<in_chain>(?<=[^\W_])- ?)?(?P<word>[^\W_]+)\Z")
+_LAST_WORD_REVERSED = re.compile(r"(?P<word>[^\W_]++)(?P<in_chain> ?-(?=[^\W_]))?")
+"""Backwards, because re searches from the left, and would try each word of the text before."""
 
 
 def _may_close_up(before: str, *, following: str, continues: bool) -> bool:
@@ -80,9 +87,9 @@ def _may_close_up(before: str, *, following: str, continues: bool) -> bool:
         return before.endswith("]")
     if before.endswith("."):  # Y.- R. Peng
         return before[-2:-1].isupper() and following.isupper()
-    word = _LAST_WORD.search(before)
+    word = _LAST_WORD_REVERSED.match(before[::-1])
     if word is None:
         return False
-    if word["word"][0].islower() and following.istitle() and len(following) > 1:
+    if word["word"][-1].islower() and following.istitle() and len(following) > 1:
         return word["in_chain"] is not None
     return continues or following not in _NOT_CLOSED_UP_BEFORE

@@ -104,8 +104,9 @@ def unescape_brackets(text: str) -> tuple[str, int]:
 
 
 # A formula ends at a blank line at the latest, and has no dollar that would end it early.
-_DISPLAY_MATH = re.compile(r"(?<!\\)\\\[((?:[^\\$\n]|\\[^\[\]\n]|\n(?![ \t]*\n))*+)\\\]")
-_INLINE_MATH = re.compile(r"(?<!\\)\\\(((?:[^\\$\n]|\\[^()\n]|\n(?![ \t]*\n))*+)\\\)")
+# The patterns begin with a literal, which re finds fast, and only then look at what is before it.
+_DISPLAY_MATH = re.compile(r"\\(?<!\\\\)\[((?:[^\\$\n]|\\[^\[\]\n]|\n(?![ \t]*\n))*+)\\\]")
+_INLINE_MATH = re.compile(r"\\(?<!\\\\)\(((?:[^\\$\n]|\\[^()\n]|\n(?![ \t]*\n))*+)\\\)")
 
 
 def mark_display_math(text: str) -> tuple[str, int]:
@@ -132,7 +133,7 @@ def _mark_math(formula: re.Pattern[str], dollars: str, text: str) -> tuple[str, 
     return formula.sub(replace, text), marked
 
 
-_DISPLAY_DOLLARS = re.compile(r"(?<![\\$])\$\$(?!\$)")
+_DISPLAY_DOLLARS = re.compile(r"\$(?<![\\$]\$)\$(?!\$)")
 
 _BRACE = re.compile(r"(?<!\\)[{}]")
 

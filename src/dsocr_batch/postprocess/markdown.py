@@ -18,12 +18,13 @@ def drop_center(text: str) -> tuple[str, int]:
     return _CENTER.subn("\n\n", text)
 
 
+# Patterns for lines begin with the newline itself: re finds a literal fast, and tries ``^`` at
+# every character. So they are searched in the text behind a newline of its own.
+
 _ENTITY = re.compile(
-    r"(?P<opens><(?=[A-Za-z/|｜!?&]))"
-    r"|(?P<closes>>|\n[ \t]*\n)"
-    r"|^[ \t]*&(?:amp;)*gt;"  # decoded, it would start a quotation
-    r"|&(?:amp;)*(?P<name>#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});",
-    re.MULTILINE,
+    r"<(?=[A-Za-z/|｜!?&])|>|\n(?=[ \t]*\n)"  # a tag opens, and two ways in which it ends
+    r"|\n[ \t]*&(?:amp;)*gt;"  # decoded, it would start a quotation
+    r"|&(?:amp;)*(?P<name>#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"
 )
 _NO_TAG_FOLLOWS = re.compile(r"[\s0-9=]|&(?:amp;)*nbsp;|\Z")
 
@@ -39,14 +40,15 @@ def decode_entities(text: str) -> tuple[str, int]:
 
     def replace(match: re.Match[str]) -> str:
         nonlocal decoded, in_tag
-        in_tag = (in_tag or match["opens"] is not None) and match["closes"] is None
+        if match["name"] is None:
+            in_tag = match[0] == "<" or (in_tag and match[0] not in {">", "\n"})
         if match["name"] is None or in_tag:
             return match[0]
         plain = _decoded(match)
         decoded += plain != match[0]
         return plain
 
-    return _ENTITY.sub(replace, text), decoded
+    return _ENTITY.sub(replace, f"\n{text}")[1:], decoded
 
 
 def _decoded(match: re.Match[str]) -> str:
@@ -71,10 +73,11 @@ def drop_trailing_spaces(text: str) -> tuple[str, int]:
     return "\n".join(stripped), changed
 
 
-_BULLET = re.compile(r"^([ \t]*)[•▪●◦‣][ \t]+(?=\S)", re.MULTILINE)
-_BULLET_LINE = re.compile(r"^[ \t]*- .*[•▪●◦‣].*$", re.MULTILINE)
-_INNER_BULLET = re.compile(r"(?<=\S)[ \t]+[•▪●◦‣][ \t]+(?=\S)")
-_DASH_LINE = re.compile(r"^[ \t]*[-*] .*- .*$", re.MULTILINE)
+_BULLETS = "[•▪●◦‣]"
+_BULLET = re.compile(rf"(\n[ \t]*){_BULLETS}[ \t]+(?=\S)")
+_BULLET_LINE = re.compile(rf"\n[ \t]*- .*{_BULLETS}.*")
+_INNER_BULLET = re.compile(rf"(?<=\S)[ \t]+{_BULLETS}[ \t]+(?=\S)")
+_DASH_LINE = re.compile(r"\n[ \t]*[-*] .*- .*")
 _LOWER = "[a-zß-öø-ÿά-ώа-я]"
 _UPPER = "[A-ZÀ-ÖØ-ÞΑ-ΩА-Я]"
 # After the end of a sentence, or before what stands in few compounds: an article, a capital.
@@ -83,19 +86,19 @@ _NEXT_ITEM = re.compile(
     rf"|(?<={_LOWER}{{3}})(?<!\bnon)(?<!\banti)(?<!\bpost)(?<!\bpre)"
     rf"(?=- (?:{_UPPER}{_LOWER}|(?:the|an?|der|die|das) )))- (?=\w)"
 )
-_NUMBERED_LINE = re.compile(r"^[ \t]*([0-9]{1,2})([.)]) .*$", re.MULTILINE)
+_NUMBERED_LINE = re.compile(r"\n[ \t]*([0-9]{1,2})([.)]) .*")
 # Four letters: "Fig. 4." is no end of an item.
 _NEXT_NUMBER = re.compile(r"(?<=[^\W\d_]{4}[.;:!?])[ \t]*([0-9]{1,2})([.)]) (?=\S)")
 
 
 def set_list_items_apart(text: str) -> tuple[str, int]:
     """Give each item of a list its line where the model joined them, and bullets a dash."""
-    text, bullets = _BULLET.subn(r"\1- ", text)
     line_ends = text.count("\n")
+    text, bullets = _BULLET.subn(r"\1- ", f"\n{text}")
     text = _BULLET_LINE.sub(lambda line: _INNER_BULLET.sub("\n- ", line[0]), text)
     if "- " in text:
         text = _DASH_LINE.sub(lambda line: _NEXT_ITEM.sub("\n- ", line[0]), text)
-    text = _NUMBERED_LINE.sub(_split_numbered, text)
+    text = _NUMBERED_LINE.sub(_split_numbered, text)[1:]
     return text, bullets + text.count("\n") - line_ends
 
 
@@ -142,15 +145,14 @@ def escape_star_runs(text: str) -> tuple[str, int]:
     return "\n".join(lines), escaped
 
 
-_GLUED_HEADING = re.compile(r"(?<=[.!?。])[ \t]*(?=#{2,6} \S)")
-# It begins with the newline itself: re finds a literal fast, and tries a lookbehind everywhere.
+_GLUED_HEADING = re.compile(r"([.!?。])[ \t]*(?=#{2,6} \S)")
 _TIGHT_HEADING = re.compile(r"\n(?<=[^\n]\n)(?=#{1,6} \S)")
-_HEADING_THEN_TEXT = re.compile(r"^(#{1,6} \S[^\n]*\n)(?=[^\n])", re.MULTILINE)
+_HEADING_THEN_TEXT = re.compile(r"(#(?<![^\n]#)#{0,5} \S[^\n]*\n)(?=[^\n])")
 
 
 def set_headings_apart(text: str) -> tuple[str, int]:
     """Put headings on lines of their own, with a blank line above and below."""
-    text, glued = _GLUED_HEADING.subn("\n\n", text) if "##" in text else (text, 0)
+    text, glued = _GLUED_HEADING.subn(r"\1\n\n", text) if "##" in text else (text, 0)
     text, below = _HEADING_THEN_TEXT.subn(r"\1\n", text)
     text, above = _TIGHT_HEADING.subn("\n\n", text)
     return text, glued + below + above

@@ -117,7 +117,7 @@ def _end_of_unclosed(text: str, start: int, limit: int) -> int:
     return blank.start() if blank else limit
 
 
-_WORD_IN_CELL = r"(?:[^\s<>&]|&(?:amp|lt|gt);)++"
+_WORD_IN_CELL = r"(?:[^\s<>&]|&(?:amp|lt|gt);|<br>)++"
 _SPAN = r"span=\"(?:[2-9]|[1-9][0-9]{1,2})\""
 _CELL = rf"<(td|th)(?: row{_SPAN})?(?: col{_SPAN})?>%s</\1>"
 _NORMAL_FORM = re.compile(

@@ -37,8 +37,9 @@ class Script:
 
     A page may have: ``text``, ``finish`` (stop, length, loop), ``fail`` (a reason), ``lost``
     (how often the engine is lost on it), ``hang`` (how often it never answers), ``delay_s``,
-    ``wait_for`` (a file without which it does not answer), and ``modes``: the same again by vision
-    mode, which then wins. The n-th region of a page has an id of its own, ``sub/paper.pdf#2@n``.
+    ``wait_for`` (a file without which it does not answer; as soon as it waits there is a file of
+    that name and ``.awaited``), and ``modes``: the same again by vision mode, which then wins. The
+    n-th region of a page has an id of its own, ``sub/paper.pdf#2@n``.
     In a text, ``{mode}``, ``{prompt}``, ``{temperature}``, ``{size}`` and ``{digest}`` stand for
     what the request holds.
     """
@@ -167,6 +168,7 @@ class ScriptedEngine:
 
 
 async def _wait_for(path: Path) -> None:
+    path.with_name(f"{path.name}.awaited").touch()
     while not path.exists():  # noqa: ASYNC110, ASYNC240 (another process makes it)
         await asyncio.sleep(0.05)
 
