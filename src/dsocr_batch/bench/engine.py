@@ -85,7 +85,7 @@ def measure_engine(options: RunOptions) -> EngineResult:
         postprocess_busy=report.shares.postprocess_busy,
         writing_busy=report.shares.writing_busy,
         held_back_by=report.held_back_by,
-        cpu_s_per_page=round((cpu_s() - cpu_before) / max(1, pages), 4),
+        cpu_s_per_page=round((cpu_s() - cpu_before - memory.cpu_s) / max(1, pages), 4),
         peak_pss_mb=round(memory.peak_pss_bytes / 1e6, 1),
     )
 

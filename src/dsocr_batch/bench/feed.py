@@ -61,7 +61,7 @@ def measure(
         pages_per_s=round(pages / (ended - started), 2),
         utilisation=round(engine.utilisation(ended), 4),
         utilisation_if_never_waiting=round(engine.utilisation_if_never_waiting, 4),
-        cpu_s_per_page=round((cpu_s() - cpu_before) / max(1, pages), 4),
+        cpu_s_per_page=round((cpu_s() - cpu_before - memory.cpu_s) / max(1, pages), 4),
         peak_pss_mb=round(memory.peak_pss_bytes / 1e6, 1),
     )
 

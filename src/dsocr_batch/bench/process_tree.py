@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,8 @@ class TreeSampler:
     def __init__(self) -> None:
         self.peak_pss_bytes = 0
         """Proportional set size: pages that processes share are counted once."""
+        self.cpu_s = 0.0
+        """What the watching itself took, which grows with time and not with pages."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -37,6 +40,7 @@ class TreeSampler:
         while not self._stop.wait(_SAMPLE_S):
             total = sum(pss_bytes(pid) for pid in process_tree(os.getpid()))
             self.peak_pss_bytes = max(self.peak_pss_bytes, total)
+            self.cpu_s = time.thread_time()
 
 
 def process_tree(pid: int) -> list[int]:
