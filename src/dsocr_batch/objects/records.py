@@ -142,7 +142,7 @@ class ObjectInfo:
 
 def key_problem(key: str) -> str | None:
     """Return why a key cannot be asked for, or be a file's name; None if it can."""
-    if any(ord(char) < 0x20 or char == "\x7f" for char in key):
+    if not key.isprintable() and any(ord(char) < 0x20 or char == "\x7f" for char in key):
         return "a control character in the key"
     try:
         encoded = key.encode()
