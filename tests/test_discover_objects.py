@@ -178,6 +178,65 @@ def test_relative_names_of_a_list_in_a_bucket_are_below_its_own_prefix(
     assert names(named(out, input_list=parse_location(f"{IN}/list.txt"))) == ["a.pdf", "sub/b.pdf"]
 
 
+def test_relative_names_of_a_list_in_a_bucket_lead_where_they_lead_on_a_disk(
+    s3: S3Server, tmp_path: Path, out: Path
+) -> None:
+    lines = "./a.pdf\nsub//b.pdf\nsub/./../c.pdf\n../up.pdf\nsub/b.pdf/\n.\n"
+    for key in ("in/a.pdf", "in/sub/b.pdf", "in/c.pdf", "up.pdf"):
+        s3.put(key, b"x")
+        (tmp_path / key).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / key).write_bytes(b"x")
+    s3.put("in/list.txt", lines.encode())
+    (tmp_path / "in/list.txt").write_text(lines)
+    on_disk = named(out, input_list=tmp_path / "in/list.txt")
+    objects = named(out, input_list=parse_location(f"{IN}/list.txt"))
+    assert names(objects) == names(on_disk) == ["in/a.pdf", "in/c.pdf", "in/sub/b.pdf", "up.pdf"]
+    assert reasons(objects) == {
+        one.path.removeprefix(f"{tmp_path}/in/").replace(
+            str(tmp_path), f"s3://{BUCKET}"
+        ): one.reason
+        for one in on_disk.ignored
+    }
+
+
+@pytest.mark.parametrize("entry", ["..", "../../x.pdf", "sub/../../../in/a.pdf"])
+def test_a_list_that_leads_out_of_its_bucket_was_written_for_another_folder(
+    s3: S3Server, out: Path, entry: str
+) -> None:
+    place = "list.txt" if entry == ".." else "in/list.txt"
+    s3.put(place, f"a.pdf\n{entry}\n".encode())
+    with pytest.raises(InputMissing, match=rf"{place}: .*{entry} leads out of the bucket"):
+        named(out, input_list=parse_location(f"s3://{BUCKET}/{place}"))
+
+
+def test_listed_keys_that_no_file_or_request_could_have_are_ignored_with_the_reason(
+    s3: S3Server, out: Path
+) -> None:
+    put(s3, "a.pdf")
+    odd = [b"line\tbreak.pdf", b"latin-\xe9.pdf", b"x" * 260 + b"/b.pdf", b"y/" * 520 + b"c.pdf"]
+    s3.put("in/list.txt", b"\n".join([b"a.pdf", *odd]))
+    found = named(out, input_list=parse_location(f"{IN}/list.txt"))
+    assert names(found) == ["a.pdf"]
+    assert len(found.ignored) == len(odd)
+    told = reasons(found)
+    assert "control character" in told["line\tbreak.pdf"]
+    assert "not UTF-8" in told["latin-\udce9.pdf"]
+    assert "longer than a file's name" in told["x" * 260 + "/b.pdf"]
+    assert "1024 bytes" in told["y/" * 520 + "c.pdf"]
+
+
+@pytest.mark.parametrize(
+    "key, message",
+    [("a//b.pdf", "empty segment"), ("x" * 260 + ".pdf", "longer than a file's name")],
+)
+def test_a_single_object_that_no_file_could_be_is_a_usage_error(
+    s3: S3Server, out: Path, key: str, message: str
+) -> None:
+    put(s3, key)
+    with pytest.raises(UsageError, match=message):
+        named(out, f"{IN}/{key}")
+
+
 def test_files_and_objects_are_not_read_in_one_run(s3: S3Server, tmp_path: Path, out: Path) -> None:
     put(s3, "a.pdf")
     (tmp_path / "b.pdf").write_bytes(b"x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import os
+import posixpath
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -33,9 +34,9 @@ def listed_entries(input_list: Location) -> list[str | ObjectUrl]:
     """
     if isinstance(input_list, ObjectUrl):
         lines = _object_lines(input_list)
-        folder = input_list.parent
         return [
-            _located(entry) or folder.child(entry) for entry in _entries(lines, str(input_list))
+            _located(entry) or _beside(input_list, entry)
+            for entry in _entries(lines, str(input_list))
         ]
     return _listed_in_file(input_list)
 
@@ -50,6 +51,17 @@ def _object_lines(url: ObjectUrl) -> list[bytes]:
 
     with reading(f"--input-list {url}"):
         return asyncio.run(fetch()).splitlines(keepends=True)
+
+
+def _beside(input_list: ObjectUrl, entry: str) -> ObjectUrl:
+    """Return what a relative name means in a list's own folder, as it would on a disk."""
+    key = posixpath.normpath(input_list.parent.child(entry).key)
+    if key.partition("/")[0] == "..":
+        raise InputMissing(
+            f"--input-list {input_list}: {display_path(entry)} leads out of the bucket. Relative "
+            "entries are taken from the list's own folder"
+        )
+    return input_list.root.child(key)
 
 
 def _listed_in_file(input_list: Path) -> list[str | ObjectUrl]:

@@ -130,13 +130,9 @@ class _Walk:
         if problem := key_problem(key):
             self._ignore(key, problem)
         elif self._passed_over(key) is None:
-            name = posixpath.basename(key)
-            if name.startswith("."):
-                self._ignore(key, HIDDEN)
-            elif not is_document_name(name):
-                self._ignore(key, OTHER_TYPE)
-            elif any(len(part.encode()) > _MAX_NAME_BYTES for part in key.split("/")):
-                self._ignore(key, _LONG_NAME)
+            is_hidden = posixpath.basename(key).startswith(".")
+            if reason := HIDDEN if is_hidden else _why_not_read(key):
+                self._ignore(key, reason)
             else:
                 path = str(self._prefix.child(key))
                 self._documents.append(Document(path=path, relative=key, object=info))
@@ -185,8 +181,8 @@ def explicit_object(pdf: ObjectUrl) -> ObjectUrl:
     Raises:
         UsageError: it has not.
     """
-    if not is_document_name(posixpath.basename(pdf.key)):
-        raise UsageError(f"--pdf {display_path(str(pdf))}: {OTHER_TYPE}, by its name")
+    if reason := _why_not_read(pdf.key):
+        raise UsageError(f"--pdf {display_path(str(pdf))} is no document by its name: {reason}")
     return pdf
 
 
@@ -204,8 +200,8 @@ def named_objects(
     ignored: list[IgnoredInput] = []
     chosen: dict[str, None] = {}
     for url in (*pdfs, *listed):
-        if not is_document_name(posixpath.basename(url.key)):
-            ignored.append(IgnoredInput(path=str(url), reason=OTHER_TYPE))
+        if reason := key_problem(url.key) or _why_not_read(url.key):
+            ignored.append(IgnoredInput(path=str(url), reason=reason))
         elif url.key in chosen:
             ignored.append(IgnoredInput(path=str(url), reason=NAMED_TWICE))
         else:
@@ -231,6 +227,15 @@ def named_objects(
             relative = key.removeprefix(f"{root}/") if root else key
             documents.append(Document(path=path, relative=relative, object=info))
     return discovered(str(prefix), documents, ignored, bucket)
+
+
+def _why_not_read(key: str) -> str | None:
+    """Return why a key that can be asked for is no document's, by its name; None if it is one."""
+    if not is_document_name(posixpath.basename(key)):
+        return OTHER_TYPE
+    if any(len(part.encode()) > _MAX_NAME_BYTES for part in key.split("/")):
+        return _LONG_NAME
+    return None
 
 
 async def _looked_up(store: ObjectStore, keys: Sequence[str]) -> dict[str, ObjectInfo | None]:
