@@ -132,6 +132,36 @@ def test_a_listing_that_is_denied_is_missing_input_with_the_right_that_is_needed
         below(out)
 
 
+def test_documents_whose_outputs_would_have_too_long_keys_are_ignored_in_their_order(
+    s3: S3Server,
+) -> None:
+    deep = "/".join(["x" * 100] * 9)
+    put(s3, "a.txt", "b.pdf", f"{deep}/c.pdf", "z.txt")
+    found = below(parse_location(f"s3://{BUCKET}/{'o' * 100}"))
+    assert names(found) == ["b.pdf"]
+    assert [one.path for one in found.ignored] == sorted(one.path for one in found.ignored)
+    told = reasons(found)
+    assert told.keys() == {"a.txt", f"{deep}/c.pdf", "z.txt"}
+    assert told[f"{deep}/c.pdf"] == "its outputs would have a key of more than 1024 bytes"
+
+
+@pytest.mark.parametrize("way", ["--input-dir", "--input-list", "--pdf"])
+def test_an_output_whose_keys_would_all_be_too_long_leaves_nothing_to_read(
+    s3: S3Server, tmp_path: Path, way: str
+) -> None:
+    put(s3, "a.pdf")
+    (tmp_path / "list.txt").write_text(f"{IN}/a.pdf\n")
+    output = parse_location(f"s3://{BUCKET}/{'/'.join(['o' * 200] * 5)}")
+    with pytest.raises(InputMissing, match=r"1 x its outputs would have a key of more than 1024"):
+        match way:
+            case "--input-dir":
+                below(output)
+            case "--input-list":
+                named(output, input_list=tmp_path / "list.txt")
+            case _:
+                named(output, f"{IN}/a.pdf")
+
+
 # --- keys given one by one --------------------------------------------------------------------
 
 

@@ -25,7 +25,6 @@ from dsocr_batch.cluster.engine import ClusterEngine, find_engine
 from dsocr_batch.discover import (
     Discovered,
     Document,
-    IgnoredInput,
     discover,
     refuse_collisions,
 )
@@ -45,8 +44,8 @@ from dsocr_batch.errors import (
     UsageError,
 )
 from dsocr_batch.machine import usable_cores
-from dsocr_batch.names import display_path, key_of_path
-from dsocr_batch.objects.records import Location, ObjectUrl, key_problem
+from dsocr_batch.names import display_path
+from dsocr_batch.objects.records import Location
 from dsocr_batch.options import InputOptions, RayOptions, RunOptions
 from dsocr_batch.output.lock import ShardLock
 from dsocr_batch.output.paths import REPORTS_DIR
@@ -76,9 +75,6 @@ from dsocr_batch.shard import shard_of
 from dsocr_batch.spool import Sources, open_sources
 
 log = logging.getLogger(__name__)
-
-_LONGEST_ENDING = "_assets/page-000000000-figure-000.png"
-"""Of all that a document may have in the output."""
 
 MIN_FREE_BYTES = 64 << 20
 """A run stops while there is still room to end in order."""
@@ -127,8 +123,6 @@ def prepare(options: RunOptions) -> Job:
     discovered = discover(options.input, output_dir)
     if options.input.spool_dir is not None and discovered.store is None:
         raise UsageError("--spool-dir has no meaning where documents are files already")
-    if isinstance(output_dir, ObjectUrl):
-        discovered = _with_possible_keys(discovered, output_dir)
     refuse_collisions(discovered.documents, options.mode)
     shard = options.input
     documents = tuple(
@@ -142,27 +136,6 @@ def prepare(options: RunOptions) -> Job:
         discovered=discovered,
         documents=documents,
         text_settings=_text_settings(options, engine),
-    )
-
-
-def _with_possible_keys(discovered: Discovered, output: ObjectUrl) -> Discovered:
-    """Pass over the documents whose outputs would have keys that no store takes."""
-
-    def problem(document: Document) -> str | None:
-        return key_problem(output.child(key_of_path(document.relative) + _LONGEST_ENDING).key)
-
-    refused = [
-        IgnoredInput(path=document.path, reason=f"its outputs would have {what}")
-        for document in discovered.documents
-        if (what := problem(document))
-    ]
-    if not refused:
-        return discovered
-    paths = {one.path for one in refused}
-    return replace(
-        discovered,
-        documents=tuple(one for one in discovered.documents if one.path not in paths),
-        ignored=(*discovered.ignored, *refused),
     )
 
 

@@ -18,7 +18,12 @@ from dsocr_batch.discover.documents import (
 )
 from dsocr_batch.discover.files import below_directory, explicit_file, named_files
 from dsocr_batch.discover.lists import listed_entries
-from dsocr_batch.discover.objects import below_prefix, explicit_object, named_objects
+from dsocr_batch.discover.objects import (
+    below_prefix,
+    explicit_object,
+    named_objects,
+    with_possible_outputs,
+)
 from dsocr_batch.errors import InputMissing, UsageError
 from dsocr_batch.names import display_path
 from dsocr_batch.objects.records import Location, ObjectUrl
@@ -44,7 +49,8 @@ def discover(options: InputOptions, output_dir: Location) -> Discovered:
 
     Args:
         options: the sources, and whether to descend.
-        output_dir: where results will go; never read from.
+        output_dir: where results will go; never read from. In an object store, documents are
+            ignored whose results would have keys that no store takes.
 
     Raises:
         UsageError: no source, sources that exclude each other, a name that is not a document,
@@ -65,9 +71,10 @@ def discover(options: InputOptions, output_dir: Location) -> Discovered:
             "nothing to read: name a directory with --input-dir, single files with --pdf, or a "
             "text file of paths with --input-list. For example: dsocr-batch run --input-dir scans"
         )
+    if isinstance(output_dir, ObjectUrl):
+        found = with_possible_outputs(found, output_dir)
     if not found.documents:
-        # A --pdf is a document or an error, so that only these two can turn out empty.
-        source = display_path(str(options.input_dir or options.input_list))
+        source = display_path(str(options.input_dir or options.input_list or found.root))
         raise InputMissing(f"{source}: no document in it. {summary(found.ignored)}")
     return found
 

@@ -26,7 +26,7 @@ from dsocr_batch.discover.documents import (
     is_document_name,
 )
 from dsocr_batch.errors import InputMissing, UsageError
-from dsocr_batch.names import STATE_DIR, display_path
+from dsocr_batch.names import STATE_DIR, display_path, key_of_path
 from dsocr_batch.objects.records import (
     Location,
     NoSuchBucket,
@@ -41,6 +41,8 @@ _LONG_NAME = "a segment of its key is longer than a file's name can be, 255 byte
 _NO_OBJECT = "no such object"
 
 _MAX_NAME_BYTES = 255  # NAME_MAX of Linux and macOS
+_LONGEST_ENDING = "_assets/page-000000000-figure-000.png"
+"""Of all that a document may have in the output."""
 _LAST = "\U0010ffff"
 """After every other character, also in UTF-8, by which stores order keys."""
 _LOOKED_UP_AT_ONCE = 1000
@@ -247,6 +249,20 @@ async def _looked_up(store: ObjectStore, keys: Sequence[str]) -> dict[str, Objec
 
 
 # --- the output -------------------------------------------------------------------------------
+
+
+def with_possible_outputs(found: Discovered, output: ObjectUrl) -> Discovered:
+    """Return what was found, without documents whose outputs would have keys no store takes."""
+    documents: list[Document] = []
+    ignored = list(found.ignored)
+    for document in found.documents:
+        key = output.child(key_of_path(document.relative) + _LONGEST_ENDING).key
+        if problem := key_problem(key):
+            reason = f"its outputs would have {problem}"
+            ignored.append(IgnoredInput(path=document.path, reason=reason))
+        else:
+            documents.append(document)
+    return discovered(found.root, documents, ignored, found.store)
 
 
 def _below(prefix: ObjectUrl, output_dir: Location) -> str | None:
