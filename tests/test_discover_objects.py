@@ -120,8 +120,10 @@ def test_a_prefix_without_documents_says_what_was_ignored(s3: S3Server, out: Pat
 
 def test_a_bucket_that_is_not_there_is_missing_input(s3: S3Server, out: Path) -> None:
     del s3
-    with pytest.raises(InputMissing, match="s3://nowhere: there is no such bucket"):
+    with pytest.raises(InputMissing, match=r"^--input-dir: s3://nowhere: there is no such bucket"):
         below(out, of="s3://nowhere/in")
+    with pytest.raises(InputMissing, match=r"^the inputs: s3://nowhere: there is no such bucket"):
+        named(out, "s3://nowhere/a.pdf")
 
 
 def test_a_listing_that_is_denied_is_missing_input_with_the_right_that_is_needed(

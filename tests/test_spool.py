@@ -18,7 +18,7 @@ from dsocr_batch.objects.records import ObjectUrl
 from dsocr_batch.objects.store import open_store
 from dsocr_batch.records import FailureClass, ReasonCode
 from dsocr_batch.render.pool import RenderFailed
-from dsocr_batch.spool import Spool
+from dsocr_batch.spool import Spool, open_sources
 from s3_server import BUCKET, Fault, S3Server
 
 KILOBYTE = bytes(1000)
@@ -251,3 +251,15 @@ def test_a_full_disk_ends_the_run_with_advice(
             await hold(spool, documents[0])
 
     scene.play(body, [1000])
+
+
+def test_a_bucket_that_is_gone_is_missing_input_however_the_inputs_were_named(
+    s3: S3Server,
+) -> None:
+    del s3
+    gone = ObjectUrl(scheme="s3", bucket="nowhere")
+    with (
+        pytest.raises(InputMissing, match=r"^the inputs: s3://nowhere: there is no such bucket"),
+        open_sources(gone, None),
+    ):
+        pass

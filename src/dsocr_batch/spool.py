@@ -250,7 +250,7 @@ def open_sources(url: ObjectUrl | None, spool_dir: Path | None) -> Iterator[Sour
     if url is None:
         yield Disk()
         return
-    with reading("--input-dir"):
+    with reading("the inputs"):
         store = open_store(url)
     with store, scratch_folder(spool_dir, "spool") as folder:
         yield Spool(folder, store, room_for_spool(folder))

@@ -208,7 +208,7 @@ def named_objects(
             ignored.append(IgnoredInput(path=str(url), reason=NAMED_TWICE))
         else:
             chosen[url.key] = None
-    with reading(str(bucket)), open_store(bucket) as store:
+    with reading("the inputs"), open_store(bucket) as store:
         found = asyncio.run(_looked_up(store, list(chosen)))
     for pdf in pdfs:
         if found[pdf.key] is None:
