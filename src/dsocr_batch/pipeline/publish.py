@@ -95,14 +95,10 @@ class PublishingStore(DocumentStore):
 
     async def finish(self, job: OpenJob, draft: Draft, drawn: Drawn) -> DocumentRecord:
         """Write a document, bring it up and return its record."""
-        shipment = self._shipments.pop(job.document)
-        try:
-            await self._mirror.store_journal(shipment.checkout)
-            record = await super().finish(job, draft, drawn)
-            await self._settle(job.document)
-        except BaseException:
-            self._shipments[job.document] = shipment
-            raise
+        await self._mirror.store_journal(self._shipments[job.document].checkout)
+        record = await super().finish(job, draft, drawn)
+        await self._settle(job.document)
+        del self._shipments[job.document]
         return record
 
     async def unreadable(
@@ -114,8 +110,10 @@ class PublishingStore(DocumentStore):
         return record
 
     async def sync(self) -> None:
-        """Bring up what journals have gained for long enough."""
-        await super().sync()
+        """Bring up what journals have gained for long enough.
+
+        No file is synced: after a crash nobody looks into the workspace.
+        """
         now = time.monotonic()
         due = [shipment for shipment in self._shipments.values() if shipment.is_due(now)]
         await asyncio.gather(*map(self._ship, due))
