@@ -104,7 +104,10 @@ class Outcome:
 
 
 def prepare(options: RunOptions) -> Job:
-    """Return a run with every check done that needs no work: nothing is written or opened.
+    """Return a run with every check done that needs no work: no document is opened.
+
+    Nothing is written, but inputs are listed where they are, also in an object store, and with
+    ``--ray`` the cluster is joined.
 
     Raises:
         UsageError, InputMissing, EngineUnusable, OutputNotWritable: as their names say.

@@ -1,7 +1,6 @@
 """One live run for each shard of an output directory.
 
-A lock is a file that tells who holds it. Its holder counts up a heartbeat in it; the content
-alone is compared, never a clock, because the clocks of two hosts and a file server differ.
+A lock is a file that tells who holds it; see ``output.holder``.
 
 Everything that creates or removes a lock is done under a guard, an advisory lock of the
 kernel on a file that is never removed, so two runs cannot both take over a stale lock. NFS

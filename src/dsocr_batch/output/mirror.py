@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
 
 from dsocr_batch.names import key_of_path, path_from_display
 from dsocr_batch.objects.records import ObjectVersion
@@ -26,8 +25,6 @@ from dsocr_batch.output.paths import ASSET_FILES, ASSET_NAME, DocumentPaths
 from dsocr_batch.output.record import DamagedError, parse_record
 from dsocr_batch.output.segments import Segments
 from dsocr_batch.output.write import accessing, make_folder, remove_output
-
-T = TypeVar("T")
 
 AS_STORED_NS = 0
 
@@ -109,7 +106,7 @@ class Mirror:
     async def _stand_in(self, checkout: Checkout, paths: Iterable[Path]) -> None:
         """Stand in for those of these files that the store has."""
         wanted = [path for path in paths if path not in checkout.stored]
-        found = await _together(self._store.head(self._key(path)) for path in wanted)
+        found = await asyncio.gather(*(self._store.head(self._key(path)) for path in wanted))
         sizes = {
             path: info.bytes for path, info in zip(wanted, found, strict=True) if info is not None
         }
@@ -212,7 +209,7 @@ class Mirror:
     async def _put_changed(self, checkout: Checkout, files: Iterable[Path]) -> None:
         changed = await asyncio.to_thread(_changed, files)
         with reaching():
-            await _together(map(self._put_in_turn, changed))
+            await asyncio.gather(*map(self._put_in_turn, changed))
         await asyncio.to_thread(_mark_as_stored, changed)
         checkout.stored |= set(changed)
 
@@ -238,11 +235,6 @@ class Mirror:
 
     def _key(self, path: Path) -> str:
         return key_of_path(path.relative_to(self._workspace).as_posix())
-
-
-async def _together(requests: Iterable[Awaitable[T]]) -> list[T]:
-    """Return all answers, in order; the store bounds how many are under way."""
-    return await asyncio.gather(*requests)
 
 
 def _named_by_record(paths: DocumentPaths, record: bytes) -> set[Path]:

@@ -199,7 +199,7 @@ class StoredOutput:
         with asyncio.Runner() as runner:
             try:
                 for document in documents:
-                    yield document, runner.run(ahead.answer(document))
+                    yield document, runner.run(ahead.plan(document))
             finally:
                 runner.run(ahead.close())
 

@@ -248,7 +248,7 @@ class Run:
         return plan
 
     async def _open(self, lane: Lane, document: Document) -> None:
-        plan = await self._plans.answer(document)
+        plan = await self._plans.plan(document)
         if plan.passed_over:
             self._tally.document_passed_over()
             self._settled(document)
