@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,22 +69,25 @@ def read(
 
 
 @contextmanager
-def running(
-    corpus: Path, script: Path, output: Path, *options: str | Path
+def started(
+    command: list[str], *, stderr: int = subprocess.DEVNULL
 ) -> Iterator[subprocess.Popen[str]]:
-    """Start the scripted engine over a corpus; what is left of it in the end is killed."""
+    """Start a command; what is left of it in the end is killed."""
     process = subprocess.Popen(
-        read_command(corpus, script, output, *options),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment(),
+        command, stdout=subprocess.DEVNULL, stderr=stderr, text=True, env=environment()
     )
     try:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
+
+
+def running(
+    corpus: str | Path, script: Path, output: Path, *options: str | Path
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    """Start the scripted engine over a corpus; what is left of it in the end is killed."""
+    return started(read_command(corpus, script, output, *options))
 
 
 def wait_until(true: Callable[[], bool], timeout_s: float = 30) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from documents import write_pdf
-from s3_server import S3Server, s3_serving
+from dsocr_batch.objects.records import ObjectUrl
+from dsocr_batch.objects.store import ObjectStore, open_store
+from s3_server import BUCKET, S3Server, s3_serving
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -44,6 +46,14 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
         yield server
+
+
+@pytest.fixture
+def store(s3: S3Server) -> Iterator[ObjectStore]:
+    """The folder ``out`` of that server's bucket, opened."""
+    assert s3.url
+    with open_store(ObjectUrl(scheme="s3", bucket=BUCKET, key="out")) as store:
+        yield store
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from command import environment, read, read_command
+from command import read, running
 from hostile import KINDS
 from outputs import record_of
 
@@ -106,16 +105,15 @@ def test_hostile_pdfs_leave_nothing_in_the_memory_of_the_run(
 
 def peak_bytes(corpus: Path, script: Path, tmp_path: Path) -> int:
     """Return the most memory that the run's own process took; its workers' is not in it."""
-    command = read_command(corpus, script, tmp_path / f"out of {corpus.name}")
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment())
     peak = 0
-    while process.poll() is None:
-        try:
-            peak = max(peak, psutil.Process(process.pid).memory_full_info().uss)
-        except psutil.Error:
-            break
-        time.sleep(0.02)
-    assert process.wait(60) == 3
+    with running(corpus, script, tmp_path / f"out of {corpus.name}") as process:
+        while process.poll() is None:
+            try:
+                peak = max(peak, psutil.Process(process.pid).memory_full_info().uss)
+            except psutil.Error:
+                break
+            time.sleep(0.02)
+        assert process.wait(60) == 3
     return peak
 
 

@@ -8,15 +8,15 @@ import re
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
 import pynvml
 import pytest
 
-from command import cli_command, environment, read, run_cli, wait_until
+from command import cli_command, read, run_cli, started, wait_until
 from dsocr_batch.errors import ExitStatus, UsageError
 from dsocr_batch.launch import MAX_RESTARTS, gpu_seats, worker_seats, worst
 from outputs import comparable, pages_read
@@ -31,19 +31,10 @@ def launch_command(corpus: Path, script: Path, out: Path, *options: str) -> list
     )
 
 
-@contextmanager
-def launching(corpus: Path, script: Path, out: Path) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        launch_command(corpus, script, out),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+def launching(
+    corpus: Path, script: Path, out: Path
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    return started(launch_command(corpus, script, out), stderr=subprocess.PIPE)
 
 
 def runs_of(launcher: int) -> list[psutil.Process]:

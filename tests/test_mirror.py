@@ -5,27 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dsocr_batch.errors import LockHeld
-from dsocr_batch.objects.records import ObjectUrl
-from dsocr_batch.objects.store import ObjectStore, open_store
+from dsocr_batch.objects.store import ObjectStore
 from dsocr_batch.output.mirror import PUTS_AT_ONCE, Checkout, Mirror
 from dsocr_batch.output.paths import DocumentPaths, document_paths
 from dsocr_batch.output.record import write_record
 from dsocr_batch.output.segments import Segments
 from dsocr_batch.records import DocumentRecord, DocumentState, OutputFile, Source
-from s3_server import BUCKET, Fault, S3Server
-
-
-@pytest.fixture
-def store(s3: S3Server) -> Iterator[ObjectStore]:
-    assert s3.url
-    with open_store(ObjectUrl(scheme="s3", bucket=BUCKET, key="out")) as store:
-        yield store
+from s3_server import Fault, S3Server
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,19 +10,11 @@ import pytest
 
 from command import wait_until
 from dsocr_batch.errors import LockHeld
-from dsocr_batch.objects.records import ObjectUrl
-from dsocr_batch.objects.store import ObjectStore, open_store
+from dsocr_batch.objects.store import ObjectStore
 from dsocr_batch.output.object_lock import ObjectLock
-from s3_server import BUCKET, Fault, S3Server
+from s3_server import Fault, S3Server
 
 FOLDER = "out/.dsocr/locks"
-
-
-@pytest.fixture
-def store(s3: S3Server) -> Iterator[ObjectStore]:
-    assert s3.url
-    with open_store(ObjectUrl(scheme="s3", bucket=BUCKET, key="out")) as store:
-        yield store
 
 
 def quick_lock(store: ObjectStore, index: int = 0, num: int = 1) -> ObjectLock:

@@ -7,14 +7,14 @@ import os
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from command import environment, read, read_command, run_cli, wait_until
+from command import read, read_command, run_cli, started, wait_until
 from documents import write_pdf
 from dsocr_batch.output.journal import load_journal
 from outputs import comparable, pages_read, pulled
@@ -52,25 +52,12 @@ def undisturbed(corpus: Path, script: Path, folder: Path, *options: str) -> dict
     return comparable(folder)
 
 
-@contextmanager
 def running(
     program: str, corpus: str | Path, script: Path, *options: str | Path
-) -> Iterator[subprocess.Popen[str]]:
-    command = read_command(corpus, script, Path(), *options)
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    command = read_command(corpus, script, OUT, *options)
     command[1:3] = ["-c", program]
-    command[command.index("--output-dir") + 1] = OUT
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
+    return started(command, stderr=subprocess.PIPE)
 
 
 def segments(s3: S3Server) -> list[str]:
@@ -122,10 +109,7 @@ def test_what_is_finished_is_not_read_and_not_put_again(
     assert read(corpus, script(), OUT).status == 0
     assert not pages_read(tmp_path)
     assert not s3.asked("PUT", r".*\.(md|png|gz)")
-    plan = run_cli(
-        *("run", "--input-dir", corpus, "--recursive", "--output-dir", OUT, "--dry-run"),
-        *("--engine", "scripted", "--model", script()),
-    )
+    plan = read(corpus, script(), OUT, "--dry-run")
     assert {line.partition("\t")[0] for line in plan.stdout.splitlines()} == {"done"}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
-from command import read, run_cli, running, wait_until
+from command import read, running, wait_until
 from documents import write_pdf
 from dsocr_batch.cluster.connect import connect
 from dsocr_batch.errors import EngineUnusable, UsageError
@@ -115,10 +115,7 @@ def test_documents_in_a_bucket_are_fetched_by_the_nodes_and_nothing_stays_there(
     corpus: Path, out: Path, script: Script, tmp_path: Path, cluster: RayCluster, store: S3Server
 ) -> None:
     store.put_tree(corpus, "in")
-    done = run_cli(
-        *("run", "--input-dir", f"s3://{BUCKET}/in", "--recursive", "--output-dir", out),
-        *("--engine", "scripted", "--model", script(), "--ray", cluster.address),
-    )
+    done = read(f"s3://{BUCKET}/in", script(), out, "--ray", cluster.address)
     assert done.status == 0, done.stderr
     assert not list(Path(cluster.environment["TMPDIR"]).glob("dsocr-batch-*"))
     read(corpus, script(), tmp_path / "plain")

@@ -6,12 +6,11 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from command import wait_until
 from ray_cluster import processes_of, ray_cluster
 
 TESTS = Path(__file__).parent
@@ -37,13 +36,6 @@ with ray_cluster() as cluster:
     print(cluster.head.session, flush=True)
     time.sleep(600)
 """
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.long
@@ -86,4 +78,4 @@ def test_a_cluster_ends_with_the_tests_that_started_it_however_they_end() -> Non
             session = int(tests.stdout.readline())
             assert processes_of(session)
             tests.kill()
-        wait_until(lambda: not processes_of(session))
+        wait_until(lambda: not processes_of(session), timeout_s=PATIENCE_S)

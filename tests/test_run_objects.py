@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from command import Finished, cli_command, environment, read, run_cli, wait_until
+from command import Finished, read, running, wait_until
 from documents import write_pdf
 from outputs import comparable, pages_read, record_of
 from s3_server import BUCKET, Fault, S3Server
@@ -21,15 +19,8 @@ Script = Callable[..., Path]
 IN = f"s3://{BUCKET}/in"
 
 
-def from_store(script: Path, out: Path, *options: str | Path) -> list[str]:
-    return [
-        *("run", "--input-dir", IN, "--recursive", "--output-dir", str(out)),
-        *("--engine", "scripted", "--model", str(script), *map(str, options)),
-    ]
-
-
 def read_objects(script: Path, out: Path, *options: str | Path) -> Finished:
-    return run_cli(*from_store(script, out, *options), timeout_s=120)
+    return read(IN, script, out, *options, timeout_s=120)
 
 
 @pytest.mark.slow
@@ -156,11 +147,10 @@ def test_a_run_that_is_killed_goes_on_and_gives_the_same_and_its_spool_is_remove
     (tmp_path / "reads.log").unlink()
     spool = tmp_path / "spool"
     options = ("--spool-dir", spool)
-    command = cli_command(*from_store(script(delay_s=0.2, capacity=1), out, *options))
-    process = subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL)
-    wait_until(lambda: len(pages_read(tmp_path)) >= 5)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with running(IN, script(delay_s=0.2, capacity=1), out, *options) as process:
+        wait_until(lambda: len(pages_read(tmp_path)) >= 5)
+        process.kill()
+        process.wait()
     assert any(spool.iterdir())
     done = read_objects(script(), out, *options)
     assert done.status == 0, done.stderr
@@ -174,8 +164,7 @@ def test_a_store_that_is_away_in_the_middle_of_a_run_is_waited_for(
 ) -> None:
     s3.put_tree(corpus, "in")
     s3.fault(Fault(key="in/.+", status=503, times=10_000))
-    command = cli_command(*from_store(script(), out))
-    with subprocess.Popen(command, env=environment(), stderr=subprocess.DEVNULL) as process:
+    with running(IN, script(), out) as process:
         wait_until(lambda: len(s3.asked("GET", "in/.+")) > 0)
         s3.is_away = True
         time.sleep(4)
@@ -189,14 +178,12 @@ def test_a_signal_ends_a_run_whose_store_does_not_answer(
     s3: S3Server, corpus: Path, out: Path, script: Script
 ) -> None:
     s3.put_tree(corpus, "in")
-    process = subprocess.Popen(
-        cli_command(*from_store(script(), out)), env=environment(), stderr=subprocess.DEVNULL
-    )
-    wait_until(lambda: any(request.query for request in s3.requests))
-    s3.fault(Fault(key="in/.+", status=503, times=10_000))
-    wait_until(lambda: len(s3.asked("GET", "in/.+")) > 7)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=20) == 143
+    with running(IN, script(), out) as process:
+        wait_until(lambda: any(request.query for request in s3.requests))
+        s3.fault(Fault(key="in/.+", status=503, times=10_000))
+        wait_until(lambda: len(s3.asked("GET", "in/.+")) > 7)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 143
 
 
 @pytest.mark.slow
