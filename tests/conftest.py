@@ -13,7 +13,7 @@ import pytest
 from documents import write_pdf
 from dsocr_batch.objects.records import ObjectUrl
 from dsocr_batch.objects.store import ObjectStore, open_store
-from s3_server import BUCKET, S3Server, s3_serving
+from s3_server import BUCKET, S3Server, bucket_serving, moto_serving
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -39,10 +39,17 @@ def corpus(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def moto_port() -> Iterator[int]:
+    """Return where moto's server is: it takes a third of a second to start, half of one to end."""
+    with moto_serving() as port:
+        yield port
+
+
 @pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+def s3(moto_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
     """An S3 server with one empty bucket, which this process and its children know."""
-    with s3_serving() as server:
+    with bucket_serving(moto_port) as server:
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
         yield server

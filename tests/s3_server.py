@@ -136,15 +136,25 @@ def _backend() -> S3Backend:
 
 
 @contextmanager
-def s3_serving() -> Iterator[S3Server]:
-    """Serve one empty bucket, ``BUCKET``."""
+def moto_serving() -> Iterator[int]:
+    """Serve what moto holds, which is one for the process, at the port that is given."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     moto = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     moto.start()
+    try:
+        yield moto.get_host_and_port()[1]
+    finally:
+        moto.stop()
+        if moto._server is not None:
+            moto._server.server_close()
+
+
+@contextmanager
+def bucket_serving(moto_port: int) -> Iterator[S3Server]:
+    """Serve one empty bucket, ``BUCKET``, before a server of moto's, which then has no other."""
     _backend().reset()
     _backend().create_bucket(BUCKET, "us-east-1")
     server = S3Server()
-    _, moto_port = moto.get_host_and_port()
     handler = type("Handler", (_Handler,), {"server_state": server, "moto_port": moto_port})
     proxy = _Proxy(("127.0.0.1", 0), handler)
     server.url = f"http://127.0.0.1:{proxy.server_address[1]}"
@@ -153,12 +163,17 @@ def s3_serving() -> Iterator[S3Server]:
     try:
         yield server
     finally:
+        server.is_away = True  # nothing that comes late is for the next bucket
         proxy.shutdown()
         proxy.server_close()
         thread.join()
-        moto.stop()
-        if moto._server is not None:
-            moto._server.server_close()
+
+
+@contextmanager
+def s3_serving() -> Iterator[S3Server]:
+    """Serve one empty bucket, ``BUCKET``."""
+    with moto_serving() as port, bucket_serving(port) as server:
+        yield server
 
 
 class _Proxy(ThreadingHTTPServer):
