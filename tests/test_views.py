@@ -153,8 +153,8 @@ def _filter(length: int, new_length: int) -> NDArray[np.float32]:
     scale = length / new_length
     centres = (np.arange(new_length) + 0.5) * scale
     distance = np.abs(np.arange(length) + 0.5 - centres[:, None]) / max(scale, 1)
-    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
-    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
+    near = (1.5 * distance - 2.5) * distance**2 + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     weights = np.where(distance < 1, near, np.where(distance < 2, far, 0))
     normalized: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype("f4")
     return normalized
