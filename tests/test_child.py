@@ -90,6 +90,7 @@ def test_a_child_that_computes_past_its_time_is_killed_and_was_busy() -> None:
     assert caught.value.was_busy
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who waits for a core")
 def test_a_child_that_computes_among_many_others_was_busy() -> None:
     core = {min(os.sched_getaffinity(0))}

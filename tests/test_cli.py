@@ -109,6 +109,7 @@ def test_two_inputs_of_one_output_stop_the_run_before_work(tmp_path: Path) -> No
     assert "A.PDF" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_empty_shard_is_no_failure(one_pdf: Path, tmp_path: Path, script: Script) -> None:
     statuses = {
         read(
@@ -122,6 +123,7 @@ def test_an_empty_shard_is_no_failure(one_pdf: Path, tmp_path: Path, script: Scr
     assert statuses == {0}
 
 
+@pytest.mark.slow
 def test_the_default_output_directory_is_not_read_as_input(one_pdf: Path, script: Script) -> None:
     for _ in range(2):
         done = run_cli(

@@ -56,6 +56,7 @@ def assert_told_to_people(record: dict[str, Any]) -> None:
             assert told["failure_class"] == "input"
 
 
+@pytest.mark.slow
 def test_every_kind_of_broken_pdf_ends_in_one_state_with_a_reason(
     tmp_path: Path, out: Path, script: Script
 ) -> None:

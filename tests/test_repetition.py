@@ -158,6 +158,7 @@ def test_time_is_linear_on_adversarial_text(unit: str) -> None:
     assert any(seconds(8) < 24 * max(seconds(1), 0.02) for _ in range(3))
 
 
+@pytest.mark.slow
 def test_ten_megabytes_are_judged_in_seconds() -> None:
     text = prose(Random(2), 100_000) * 100
     began = time.process_time()
@@ -165,6 +166,7 @@ def test_ten_megabytes_are_judged_in_seconds() -> None:
     assert time.process_time() - began < 20
 
 
+@pytest.mark.slow
 def test_the_labelled_real_pages_are_judged_as_well_as_before(shared_data: Path) -> None:
     measured = figures(measure(real_pages(shared_data)))
     floors = {group: floor for group, floor in read_floors(FLOORS).items() if group in measured}

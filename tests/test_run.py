@@ -260,6 +260,7 @@ def test_an_engine_may_ask_for_pages_as_png_files(corpus: Path, out: Path, scrip
     assert read(corpus, script(form="png"), out).status == 0
 
 
+@pytest.mark.slow
 def test_dry_run_lists_what_would_be_done_and_touches_nothing(
     corpus: Path, out: Path, script: Script, tmp_path: Path
 ) -> None:
@@ -310,6 +311,7 @@ def test_the_report_counts_pages_and_lists_what_was_passed_over(
     assert told["advice"]
 
 
+@pytest.mark.slow
 def test_names_that_no_terminal_can_show_are_read_like_others(
     tmp_path: Path, out: Path, script: Script
 ) -> None:
