@@ -10,6 +10,8 @@ DEMO_OUT := demo-output
 FAULTS ?= 300
 SEED ?= 0
 FUZZ_SECONDS ?= 60
+# Tests start the command hundreds of times, which is to be compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install check test test-long test-vllm test-faults fuzz soak demo smoke eval-cer eval-post eval-loops bench-post golden format clean
 
