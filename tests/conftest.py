@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from documents import write_pdf
 from dsocr_batch.objects.records import ObjectUrl
@@ -16,6 +17,10 @@ from dsocr_batch.objects.store import ObjectStore, open_store
 from s3_server import BUCKET, S3Server, bucket_serving, moto_serving
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Nothing here is timed: how long an example takes is the machine's business.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -93,7 +93,7 @@ PROSE = st.lists(
 )
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True)
 @given(PROSE)
 def test_plain_prose_is_unchanged(paragraphs: list[str]) -> None:
     prose = "\n\n".join(paragraphs)
@@ -118,7 +118,7 @@ PIECES = st.lists(
 ).map("".join)  # fmt: skip
 
 
-@settings(max_examples=400, derandomize=True, deadline=None)
+@settings(max_examples=400, derandomize=True)
 @given(PIECES | st.text(), st.sampled_from(Mode))
 @example("<|re<|ref|>f|>", Mode.CLEAN)
 def test_no_tag_or_special_token_survives_clean_mode(raw: str, mode: Mode) -> None:
@@ -128,7 +128,7 @@ def test_no_tag_or_special_token_survives_clean_mode(raw: str, mode: Mode) -> No
     assert page.markdown == page.markdown.lstrip("\n").rstrip()
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@settings(max_examples=300, derandomize=True)
 @given(PIECES | st.text())
 @example("\\[<|end_of_line|>&gt;\\]")
 @example("text&nbsp;[[1, 2, 30, 40]]")
@@ -153,7 +153,7 @@ def test_text_that_never_settles_is_kept_as_code_and_stays_as_it_is(raw: str) ->
     assert (page.markdown, page.grounded, page.counters) == (kept, kept, {})
 
 
-@settings(max_examples=300, derandomize=True, deadline=None)
+@settings(max_examples=300, derandomize=True)
 @given(PIECES)
 def test_words_go_only_where_a_counter_says_so(raw: str) -> None:
     page = process_page(raw, Mode.CLEAN)
@@ -162,7 +162,7 @@ def test_words_go_only_where_a_counter_says_so(raw: str) -> None:
         assert page.markdown.count(word) + counted >= raw.count(word)
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True)
 @given(st.lists(PIECES, max_size=4))
 def test_pages_keep_their_order(raws: list[str]) -> None:
     pages = [

@@ -273,7 +273,7 @@ files = st.tuples(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(files, max_size=12), st.booleans())
 def test_every_file_is_read_or_reported_with_or_below_its_directory(
     tree: list[tuple[list[str], str]], recursive: bool

@@ -20,7 +20,5 @@ def test_what_was_found_once_stays_mended(path: Path) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_no_bytes_upset_a_reader(name: str) -> None:
-    few = settings(
-        max_examples=60, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    few = settings(max_examples=60, database=None, suppress_health_check=list(HealthCheck))
     few(seed(0)(given(mutated(name, seeds(name)))(TARGETS[name])))()

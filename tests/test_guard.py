@@ -28,7 +28,7 @@ def test_a_page_is_given_up_soon_after_it_begins_to_loop() -> None:
     assert loop.start >= start
 
 
-@settings(max_examples=30, derandomize=True, deadline=None)
+@settings(max_examples=30, derandomize=True)
 @given(family=st.sampled_from(FAMILIES), seed=st.integers(0, 4), cuts=st.integers(0, 10**6))
 def test_the_verdict_does_not_depend_on_how_the_text_was_cut(
     family: str, seed: int, cuts: int

@@ -281,7 +281,7 @@ def test_turning_a_box_there_and_back_changes_nothing(
 
 
 @given(st.lists(st.tuples(coordinates, coordinates, st.integers(1, 12)), max_size=25))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_line_is_in_exactly_one_block_wherever_lines_lie(
     places: list[tuple[int, int, int]],
 ) -> None:

@@ -113,7 +113,7 @@ PIECES = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200, derandomize=True)
 @given(st.lists(st.tuples(PIECES, st.integers(1, 900)), max_size=6))
 def test_no_text_upsets_the_judge(runs: list[tuple[str, int]]) -> None:
     text = "".join(piece * copies for piece, copies in runs)[:20_000]
