@@ -74,7 +74,6 @@ def read_with(
         LocalReader(pipeline, engine),
         DocumentStore(pipeline, engine.identity),
         [Document(path=str(tmp_path / "in" / "a.pdf"), relative="a.pdf")],
-        1,
         on_tick=lambda _snapshot: None,
         check=lambda: None,
     )

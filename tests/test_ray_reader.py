@@ -319,7 +319,7 @@ def run_with_deadly_page(tmp_path: Path, script: Path, deadly: str) -> tuple[Tal
         reader.deadly = deadly
         store = DocumentStore(settings, reader.identity)
         documents = [document_at(path)]
-        run = Run(settings, reader, store, documents, 1, on_tick=ignore, check=lambda: None)
+        run = Run(settings, reader, store, documents, on_tick=ignore, check=lambda: None)
         await run.execute()
         return run.result.tally, reader
 

@@ -224,7 +224,6 @@ async def _run(
         reader,
         output.store(settings, reader.identity),
         job.documents,
-        len(job.documents),
         on_tick=tick,
         check=check,
     )

@@ -91,7 +91,6 @@ def pipeline_order(output_dir: Path, render_workers: int) -> Order:
             LocalReader(settings, engine),
             DocumentStore(settings, engine.identity),
             documents,
-            len(documents),
             on_tick=lambda _snapshot: None,
             check=lambda: None,
         )

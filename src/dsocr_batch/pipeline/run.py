@@ -117,7 +117,6 @@ class Run:
         reader: Reader,
         store: DocumentStore,
         documents: Sequence[Document],
-        documents_total: int,
         *,
         on_tick: Callable[[Snapshot], None],
         check: Callable[[], None],
@@ -129,7 +128,6 @@ class Run:
             reader: reads the pages; closed at the end.
             store: plans, journals and finishes documents; closed at the end.
             documents: what to read, in this order.
-            documents_total: their number, for progress.
             on_tick: called a few times a second with the state of the run.
             check: called once a second; raises to end the run (disk full, lock lost).
         """
@@ -137,7 +135,7 @@ class Run:
         self._reader = reader
         self._on_tick = on_tick
         self._check = check
-        self._tally = Tally(documents_total)
+        self._tally = Tally(len(documents))
         self._schedule = Schedule(documents)
         self._store = store
         self._plans = Ahead(documents, self._planned)
