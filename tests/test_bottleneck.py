@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
+from dsocr_batch.engines.rapidocr.engine import RapidOcrEngine
+from dsocr_batch.options import PageSelection
+from dsocr_batch.pipeline import local
 from dsocr_batch.pipeline.bottleneck import (
     Bottleneck,
     StageShares,
@@ -11,7 +17,10 @@ from dsocr_batch.pipeline.bottleneck import (
     held_back_by,
     stage_shares,
 )
+from dsocr_batch.pipeline.local import LocalReader
 from dsocr_batch.pipeline.run import StageSeconds
+from dsocr_batch.pipeline.settings import PipelineSettings
+from dsocr_batch.records import Mode
 
 IDLE = dict.fromkeys(
     (
@@ -57,6 +66,25 @@ def test_the_stage_that_the_others_waited_for_is_named_with_one_advice(
 def test_rendering_that_has_all_cores_is_not_told_to_take_more() -> None:
     busy = shares(render_busy=0.95)
     assert "--dpi" in advice(busy, spare_cores=0)
+
+
+@pytest.mark.parametrize("asked, workers, spare", [(None, 5, 0), (2, 2, 3), (7, 7, -2)])
+def test_render_workers_take_what_the_engine_leaves_and_the_rest_is_told_as_spare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int | None, workers: int, spare: int
+) -> None:
+    monkeypatch.setattr(local, "usable_cores", lambda: 8)
+    settings = PipelineSettings(
+        output_dir=tmp_path,
+        mode=Mode.CLEAN,
+        prompt="",
+        dpi=72,
+        pages=PageSelection(),
+        text_settings={},
+    )
+    reader = LocalReader(settings, RapidOcrEngine(processes=3), render_workers=asked)
+    vitals = reader.vitals
+    asyncio.run(reader.close())
+    assert (vitals.render_workers, vitals.spare_cores) == (workers, spare)
 
 
 def test_shares_are_of_what_each_stage_could_have_done() -> None:

@@ -71,7 +71,7 @@ def read_with(
     engine = create_engine(EngineOptions(model=str(script)))
     run = Run(
         pipeline,
-        LocalReader(pipeline, engine),
+        LocalReader(pipeline, engine, render_workers=1),
         DocumentStore(pipeline, engine.identity),
         [Document(path=str(tmp_path / "in" / "a.pdf"), relative="a.pdf")],
         on_tick=lambda _snapshot: None,

@@ -200,7 +200,7 @@ def lane_of(cluster: OneActor) -> RayLane:
         cluster=cluster,  # type: ignore[arg-type]
         order=EngineOrder(version="1", name="scripted", options=EngineOptions()),
         need=Need(gpus=0, cpus=1),
-        profile=EngineProfile(identity=IDENTITY, vision_mode=None, capacity=1, cpu_processes=0),
+        profile=EngineProfile(identity=IDENTITY, vision_mode=None, capacity=1),
     )
     return RayLane(engine, Seat(node=node(cpus=1), cpus=1, gpus=0))
 
@@ -315,7 +315,7 @@ def run_with_deadly_page(tmp_path: Path, script: Path, deadly: str) -> tuple[Tal
     engine = load_engine("scripted")(EngineOptions(model=str(script)))
 
     async def read() -> tuple[Tally, FragileReader]:
-        reader = FragileReader(settings, engine)
+        reader = FragileReader(settings, engine, render_workers=1)
         reader.deadly = deadly
         store = DocumentStore(settings, reader.identity)
         documents = [document_at(path)]

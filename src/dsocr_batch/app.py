@@ -43,7 +43,6 @@ from dsocr_batch.errors import (
     OutputNotWritable,
     UsageError,
 )
-from dsocr_batch.machine import usable_cores
 from dsocr_batch.names import display_path
 from dsocr_batch.objects.records import Location
 from dsocr_batch.options import InputOptions, RayOptions, RunOptions
@@ -52,7 +51,7 @@ from dsocr_batch.output.paths import REPORTS_DIR
 from dsocr_batch.output.write import accessing, remove_stale_temps, write_atomically
 from dsocr_batch.pipeline.bottleneck import advice, held_back_by, stage_shares
 from dsocr_batch.pipeline.census import LiveRun
-from dsocr_batch.pipeline.local import LocalReader, default_render_workers
+from dsocr_batch.pipeline.local import LocalReader
 from dsocr_batch.pipeline.outputs import Output, open_output
 from dsocr_batch.pipeline.reader import Reader
 from dsocr_batch.pipeline.report import RunReport, printable_ignored
@@ -324,13 +323,14 @@ def _cluster_engine(options: RunOptions, ray: RayOptions) -> ClusterEngine:
 
 
 def _reader(job: Job, settings: PipelineSettings, sources: Sources) -> Reader:
+    render_workers = job.options.limits.cpu_workers
     if not isinstance(job.engine, ClusterEngine):
-        return LocalReader(settings, job.engine, sources)
+        return LocalReader(settings, job.engine, sources, render_workers)
     from dsocr_batch.cluster.reader import RayReader  # noqa: PLC0415 (it imports ray)
 
     work = ActorWork(
         settings=replace(settings, output_dir=settings.output_dir.absolute()),
-        render_workers=job.options.limits.cpu_workers,
+        render_workers=render_workers,
         store=job.discovered.store,
         spool_dir=job.options.input.spool_dir,
     )
@@ -431,7 +431,6 @@ def _pipeline_settings(job: Job, output_dir: Path, superseded: frozenset[str]) -
         extras=_extras(options),
         discard_raw=options.output.discard_raw,
         content_debug=options.content_debug,
-        render_workers=limits.cpu_workers or default_render_workers(job.engine.cpu_processes),
         page_timeout_s=limits.page_timeout_s,
         engine_timeout_s=limits.engine_timeout_s,
         max_runtime_s=limits.max_runtime_s,
@@ -488,8 +487,6 @@ async def _report(
     snapshot = result.snapshot
     vitals = result.vitals
     shares = stage_shares(result.stages, snapshot.elapsed_s, vitals.render_workers, vitals.capacity)
-    is_here = not isinstance(job.engine, ClusterEngine)
-    spare_cores = usable_cores() - vitals.render_workers - job.engine.cpu_processes
     report = RunReport(
         started_at=started_at.isoformat(timespec="seconds"),
         ended_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -518,7 +515,7 @@ async def _report(
         lanes_lost=vitals.lanes_lost,
         shares=shares,
         held_back_by=held_back_by(shares),
-        advice=advice(shares, spare_cores=spare_cores if is_here else 0),
+        advice=advice(shares, spare_cores=vitals.spare_cores),
         failures=result.tally.failures,
         ignored=printable_ignored(job.discovered.ignored),
     )

@@ -84,11 +84,10 @@ def pipeline_order(output_dir: Path, render_workers: int) -> Order:
             dpi=DEFAULT_DPI,
             pages=PageSelection(),
             text_settings={"engine": "simulated"},
-            render_workers=render_workers,
         )
         run = Run(
             settings,
-            LocalReader(settings, engine),
+            LocalReader(settings, engine, render_workers=render_workers),
             DocumentStore(settings, engine.identity),
             documents,
             on_tick=lambda _snapshot: None,

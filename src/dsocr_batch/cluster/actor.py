@@ -11,7 +11,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from dsocr_batch import __version__
@@ -24,7 +24,7 @@ from dsocr_batch.objects.records import ObjectUrl
 from dsocr_batch.options import EngineOptions
 from dsocr_batch.pipeline.document import ReadTask
 from dsocr_batch.pipeline.entries import begun
-from dsocr_batch.pipeline.local import LocalReader, default_render_workers
+from dsocr_batch.pipeline.local import LocalReader
 from dsocr_batch.pipeline.reader import Lane, Outcome, Unread, Vitals, WhyUnread
 from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.profiles import VisionMode
@@ -53,7 +53,6 @@ class EngineProfile:
     identity: EngineIdentity
     vision_mode: VisionMode | None
     capacity: int
-    cpu_processes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +100,6 @@ def profile_engine(order: EngineOrder, cores: int) -> EngineProfile:
         identity=engine.identity,
         vision_mode=engine.vision_mode,
         capacity=engine.capacity,
-        cpu_processes=engine.cpu_processes,
     )
 
 
@@ -135,10 +133,8 @@ class PageActor:
                 f"its engine would read otherwise than that of the other nodes: {engine.identity} "
                 f"there, {identity} elsewhere. Make the nodes alike"
             )
-        workers = work.render_workers or default_render_workers(engine.cpu_processes)
-        settings = replace(work.settings, render_workers=workers)
         sources = self._closing.enter_context(open_sources(work.store, work.spool_dir))
-        self._reader = LocalReader(settings, engine, sources)
+        self._reader = LocalReader(work.settings, engine, sources, work.render_workers)
         self._free: dict[Lane, Document | None] = {
             lane: None async for lane in self._reader.lanes()
         }

@@ -43,11 +43,6 @@ class ClusterEngine:
         """How many pages one of them reads at once."""
         return self.profile.capacity
 
-    @property
-    def cpu_processes(self) -> int:
-        """How many cores of its node one of them keeps busy."""
-        return self.profile.cpu_processes
-
 
 def find_engine(
     cluster: Cluster, name: str, options: EngineOptions, cpus: int | None

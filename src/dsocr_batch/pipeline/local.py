@@ -48,7 +48,11 @@ class LocalReader:
     """Reads with the cores and the engine of this machine."""
 
     def __init__(
-        self, settings: PipelineSettings, engine: Engine, sources: Sources | None = None
+        self,
+        settings: PipelineSettings,
+        engine: Engine,
+        sources: Sources | None = None,
+        render_workers: int | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -56,19 +60,22 @@ class LocalReader:
             settings: how pages are rendered and read.
             engine: not started; it is, when the first page needs it.
             sources: where documents are found; closed at the end. None if they are files.
+            render_workers: None for as many as the engine leaves cores.
         """
+        workers = render_workers or default_render_workers(engine.cpu_processes)
         self.sources = sources or Disk()
         self._settings = settings
         self._engine = engine
         self._supervisor = EngineSupervisor(engine, settings.engine_timeout_s)
         modes = {engine.vision_mode, *(settings.ladder.vision_modes if settings.ladder else ())}
         page_bytes = max(engine.image_spec(mode).max_bytes for mode in modes)
-        slot_count = max(settings.render_workers + 1, RUN_AHEAD_BYTES // page_bytes)
+        slot_count = max(workers + 1, RUN_AHEAD_BYTES // page_bytes)
         self.slots = SlotPool(slot_count)
         # Journaling lags a little behind; this keeps it from lagging without bound.
         places = asyncio.Semaphore(engine.capacity + 2 * slot_count)
-        self._lanes = [LocalLane(self, settings, places) for _ in range(settings.render_workers)]
+        self._lanes = [LocalLane(self, settings, places) for _ in range(workers)]
         self._engine_places = asyncio.Semaphore(engine.capacity)
+        self._spare_cores = usable_cores() - workers - engine.cpu_processes
         self._is_stopped = False
 
     @property
@@ -92,6 +99,7 @@ class LocalReader:
             loading_s=self._supervisor.loading_s,
             held_up_s=sum(lane.held_up_s for lane in self._lanes),
             engine_losses=self._supervisor.losses,
+            spare_cores=self._spare_cores,
         )
 
     async def lanes(self) -> AsyncIterator[Lane]:

@@ -103,6 +103,9 @@ class Vitals:
     """Time that render workers stood still because the engine had pages enough."""
     engine_losses: int = 0
     lanes_lost: int = 0
+    spare_cores: int = 0
+    """Cores of this machine beyond the render workers and the engine, below 0 where they share
+    some; 0 where there is more than this machine."""
 
 
 class Reader(Protocol):

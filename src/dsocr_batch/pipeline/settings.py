@@ -45,7 +45,6 @@ class PipelineSettings:
     """What documents are to have beside their text; it does not change a page's text."""
     discard_raw: bool = False
     content_debug: bool = False
-    render_workers: int = 1
     page_timeout_s: float = 60.0
     engine_timeout_s: float = 300.0
     max_runtime_s: float | None = None
