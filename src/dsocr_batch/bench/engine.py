@@ -11,7 +11,7 @@ from typing import TypeVar
 from dsocr_batch import app
 from dsocr_batch.bench.process_tree import TreeSampler, cpu_s
 from dsocr_batch.cluster.engine import ClusterEngine
-from dsocr_batch.engines.base import Engine, EngineIdentity, PageRequest, Reading
+from dsocr_batch.engines.base import Engine, PageRequest, Reading
 from dsocr_batch.options import RunOptions
 from dsocr_batch.pipeline.bottleneck import Bottleneck
 from dsocr_batch.pipeline.tally import Snapshot
@@ -93,31 +93,15 @@ class TimedEngine:
     """An engine that is another one, with a clock."""
 
     def __init__(self, engine: Engine) -> None:
+        self.identity = engine.identity
+        self.vision_mode = engine.vision_mode
+        self.capacity = engine.capacity
+        self.cpu_processes = engine.cpu_processes
         self._engine = engine
         self.start_s = 0.0
         self.first_submitted_at: float | None = None
         self.first_token_s: list[float] = []
         self.page_s: list[float] = []
-
-    @property
-    def identity(self) -> EngineIdentity:
-        """That of the engine."""
-        return self._engine.identity
-
-    @property
-    def vision_mode(self) -> VisionMode | None:
-        """That of the engine."""
-        return self._engine.vision_mode
-
-    @property
-    def capacity(self) -> int:
-        """That of the engine."""
-        return self._engine.capacity
-
-    @property
-    def cpu_processes(self) -> int:
-        """Those of the engine."""
-        return self._engine.cpu_processes
 
     def image_spec(self, vision_mode: VisionMode | None) -> ImageSpec:
         """Return what the engine wants."""

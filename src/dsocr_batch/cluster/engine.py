@@ -38,11 +38,6 @@ class ClusterEngine:
         """How it looks at pages if not told otherwise."""
         return self.profile.vision_mode
 
-    @property
-    def capacity(self) -> int:
-        """How many pages one of them reads at once."""
-        return self.profile.capacity
-
 
 def find_engine(
     cluster: Cluster, name: str, options: EngineOptions, cpus: int | None

@@ -19,7 +19,6 @@ from dsocr_batch.cluster.connect import in_short
 from dsocr_batch.cluster.engine import ROOM_PATIENCE_S, ClusterEngine
 from dsocr_batch.cluster.seats import Node, Seat, seats
 from dsocr_batch.discover import Document
-from dsocr_batch.engines.base import EngineIdentity
 from dsocr_batch.errors import EngineUnusable, InputMissing, UsageError
 from dsocr_batch.pipeline.document import ReadTask
 from dsocr_batch.pipeline.entries import begun
@@ -32,7 +31,6 @@ from dsocr_batch.pipeline.reader import (
     Vitals,
     WhyUnread,
 )
-from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import JournalEntry, ReasonCode
 from dsocr_batch.render.pool import OpenedDocument, RenderFailed
 from dsocr_batch.spool import Sources
@@ -65,6 +63,8 @@ class RayReader:
             work: what each actor is to do with it.
             sources: where this process finds documents, for their pictures.
         """
+        self.identity = engine.identity
+        self.vision_mode = engine.vision_mode
         self.sources = _WhenNeeded(sources)
         self._engine = engine
         self._work = work
@@ -79,19 +79,9 @@ class RayReader:
         self._why_closed: str | None = None
         self._last_at_work = time.monotonic()
         self._most_workers = 1
-        self._most_places = engine.capacity
+        self._most_places = engine.profile.capacity
         self._is_warm = False
         self._is_stopped = False
-
-    @property
-    def identity(self) -> EngineIdentity:
-        """The engine's."""
-        return self._engine.identity
-
-    @property
-    def vision_mode(self) -> VisionMode | None:
-        """The engine's."""
-        return self._engine.vision_mode
 
     @property
     def vitals(self) -> Vitals:

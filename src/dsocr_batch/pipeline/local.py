@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from dsocr_batch.discover import Document
-from dsocr_batch.engines.base import Engine, EngineIdentity, PageReadError, PageRequest, Reading
+from dsocr_batch.engines.base import Engine, PageReadError, PageRequest, Reading
 from dsocr_batch.machine import usable_cores
 from dsocr_batch.names import display_path
 from dsocr_batch.output.paths import document_paths
@@ -63,6 +63,8 @@ class LocalReader:
             render_workers: None for as many as the engine leaves cores.
         """
         workers = render_workers or default_render_workers(engine.cpu_processes)
+        self.identity = engine.identity
+        self.vision_mode = engine.vision_mode
         self.sources = sources or Disk()
         self._settings = settings
         self._engine = engine
@@ -77,16 +79,6 @@ class LocalReader:
         self._engine_places = asyncio.Semaphore(engine.capacity)
         self._spare_cores = usable_cores() - workers - engine.cpu_processes
         self._is_stopped = False
-
-    @property
-    def identity(self) -> EngineIdentity:
-        """The engine's."""
-        return self._engine.identity
-
-    @property
-    def vision_mode(self) -> VisionMode | None:
-        """The engine's."""
-        return self._engine.vision_mode
 
     @property
     def vitals(self) -> Vitals:
@@ -125,7 +117,7 @@ class LocalReader:
 
     def mode_of(self, task: ReadTask) -> VisionMode | None:
         """Return the vision mode that a task is read in."""
-        return task.step.vision_mode or self._engine.vision_mode
+        return task.step.vision_mode or self.vision_mode
 
     def page_job(self, task: ReadTask, path: Path) -> PageJob:
         """Return how a task's page is rendered from its document's file."""
