@@ -138,12 +138,12 @@ class RayCluster:
     def start_head(self, *, cpus: int) -> None:
         """Start the first node."""
         options = ("--head", "--port", "0", "--include-dashboard", "false")
-        self.head = self._start(*options, cpus=cpus)
+        self.head = self._start(*options, cpus=cpus, environment={})
         self.address = self.head.wait_until_ready()
 
-    def add_node(self, *, cpus: int = 1) -> RayNode:
-        """Let another node join and return it."""
-        node = self._start("--address", self.address, cpus=cpus)
+    def add_node(self, *, cpus: int = 1, environment: Mapping[str, str] | None = None) -> RayNode:
+        """Let another node join, with more in its environment, and return it."""
+        node = self._start("--address", self.address, cpus=cpus, environment=environment or {})
         node.wait_until_ready()
         return node
 
@@ -157,10 +157,11 @@ class RayCluster:
         for node in reversed(self._nodes):
             node.kill()
 
-    def _start(self, *options: str, cpus: int) -> RayNode:
+    def _start(self, *options: str, cpus: int, environment: Mapping[str, str]) -> RayNode:
         folder = self._folder / f"node{len(self._nodes)}"
         cpu_options = ("--num-cpus", str(cpus), "--num-gpus", "0")
-        node = RayNode(folder, (*options, *cpu_options), {**os.environ, **self.environment})
+        whole_environment = {**os.environ, **self.environment, **environment}
+        node = RayNode(folder, (*options, *cpu_options), whole_environment)
         self._nodes.append(node)
         return node
 

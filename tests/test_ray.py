@@ -10,14 +10,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
-from command import read, running, wait_until
+from command import environment, read, read_command, running, wait_until
 from documents import write_pdf
 from dsocr_batch.cluster.connect import connect
 from dsocr_batch.errors import EngineUnusable, UsageError
@@ -30,6 +30,29 @@ pytestmark = pytest.mark.slow
 Script = Callable[..., Path]
 
 PATIENCE_S = 90.0
+
+TAKE_NODES = """
+import logging, ray, sys, time
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
+@ray.remote(num_cpus=1)
+class Other:
+    def is_here(self):
+        return True
+nodes = [ray.nodes()[int(place)]["NodeID"] for place in sys.argv[2:]]
+places = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+others = [Other.options(scheduling_strategy=place).remote() for place in places]
+ray.get([other.is_here.remote() for other in others])
+print("all are taken", flush=True)
+time.sleep(600)
+"""
+
+IMPATIENT = """
+from dsocr_batch.cluster import engine
+from dsocr_batch.cli import main
+engine.ROOM_PATIENCE_S = 3
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -206,6 +229,94 @@ def test_a_stopped_run_leaves_no_process_on_the_nodes_and_goes_on_where_it_stopp
     times_read = Counter(pages_read(tmp_path))
     assert len(times_read) == 140
     assert times_read.total() - 140 <= (16 if kind is signal.SIGKILL else 0)
+
+
+@contextmanager
+def taken(cluster: RayCluster, *nodes: int) -> Iterator[None]:
+    """Let another job have all CPUs of some nodes, by their places in Ray's list."""
+    command = [sys.executable, "-c", TAKE_NODES, cluster.address, *map(str, nodes)]
+    other_job = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **cluster.environment}
+    )
+    with other_job:
+        try:
+            assert other_job.stdout is not None
+            assert "all are taken\n" in other_job.stdout
+            yield
+        finally:
+            other_job.kill()
+
+
+# One of the two is the one that is asked first.
+@pytest.mark.long
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_node_that_others_use_does_not_keep_a_free_one_from_reading(
+    corpus: Path, out: Path, script: Script, tmp_path: Path, cluster: RayCluster, place: int
+) -> None:
+    with taken(cluster, place):
+        done = read(corpus, script(by_process=str(tmp_path)), out, "--ray", cluster.address)
+    assert done.status == 0, done.stderr
+    assert len(list(tmp_path.glob("process-*.log"))) == 1
+
+
+@pytest.mark.long
+def test_nodes_that_others_use_all_the_time_end_the_run_with_status_5(
+    corpus: Path, out: Path, script: Script, cluster: RayCluster
+) -> None:
+    with taken(cluster, 0, 1):
+        done = read_impatiently(corpus, script(), out, cluster)
+    assert done.returncode == 5, done.stderr
+    assert "no node of the Ray cluster has had room" in done.stderr
+
+
+@pytest.mark.long
+def test_why_a_free_node_refused_is_told_if_others_use_the_rest(
+    corpus: Path, out: Path, tmp_path: Path, cluster: RayCluster
+) -> None:
+    with taken(cluster, 0):
+        done = read_impatiently(corpus, tmp_path / "missing.json", out, cluster)
+    assert done.returncode == 5, done.stderr
+    assert "no node of the Ray cluster has had room" in done.stderr
+    assert "missing.json" in done.stderr
+
+
+def read_impatiently(
+    corpus: Path, script: Path, out: Path, cluster: RayCluster
+) -> subprocess.CompletedProcess[str]:
+    """Run with 3 s in place of ten minutes for a node to have room."""
+    python, _m, _module, *arguments = read_command(corpus, script, out, "--ray", cluster.address)
+    return subprocess.run(
+        [python, "-c", IMPATIENT, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment(),
+    )
+
+
+@pytest.mark.long
+def test_a_node_on_which_nothing_is_installed_does_not_keep_another_from_reading(
+    corpus: Path, out: Path, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traps = [tmp_path / name / "dsocr_batch.py" for name in ("one", "another")]
+    with ray_cluster(head_cpus=0) as cluster:
+        let_in(monkeypatch, cluster)
+        for trap in traps:
+            trap.parent.mkdir()
+            cluster.add_node(environment={"PYTHONPATH": str(trap.parent)})
+        ray = ("--ray", cluster.address)
+        for trap in traps:  # one of them is on the node that is asked first
+            trap.write_text("raise ImportError('nothing is installed here')", encoding="utf-8")
+            done = read(corpus, script(delay_s=0.5), out / trap.parent.name, *ray)
+            assert done.status == 0, done.stderr
+            assert "its place is given up" in done.stderr
+            trap.unlink()
+        for trap in traps:
+            trap.write_text("raise ImportError('nothing is installed here')", encoding="utf-8")
+        done = read(corpus, script(), out / "none", *ray)
+    assert done.status == 5, done.stderr
+    assert "nothing is installed here" in done.stderr
 
 
 @pytest.mark.long

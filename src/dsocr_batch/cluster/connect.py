@@ -9,7 +9,7 @@ import signal
 import socket
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from typing import Any, TypeVar
 
@@ -150,23 +150,61 @@ class Cluster:
                     ) from error
                 await asyncio.sleep(1)
 
-    def ask(self, seat: Seat, function: Callable[..., T], *arguments: Any, timeout_s: float) -> T:
-        """Return what a function returns on a node.
+    def ask(
+        self, asked: Sequence[Seat], function: Callable[..., T], *arguments: Any, timeout_s: float
+    ) -> T:
+        """Return what a function returns on the first node that is free and does not refuse.
+
+        Args:
+            asked: all at once; of answers that are there together, that of the first counts.
+            function: to be called on each node.
+            *arguments: the function's; the CPUs of the seat come after them.
+            timeout_s: how long others may use the nodes.
 
         Raises:
-            DsocrError: as the function raises it; or the node cannot run it.
+            DsocrError: every node refused; the last one says why.
+            EngineUnusable: those that have not refused are in use.
         """
         ray = self._ray
-        answer = ray.remote(function).options(**self._placed(seat)).remote(*arguments)
+        remote = ray.remote(function)
+        pending = {
+            remote.options(**self._placed(seat)).remote(*arguments, seat.cpus): seat
+            for seat in asked
+        }
+        refusals: list[DsocrError] = []
+        deadline = time.monotonic() + timeout_s
         try:
-            value: T = ray.get(answer, timeout=timeout_s)
-        except ray.exceptions.GetTimeoutError as error:
-            ray.cancel(answer, force=True)
-            raise EngineUnusable(
-                f"node {seat.node.name} had no room for {timeout_s / 60:.0f} minutes: others use "
-                "it. Wait for them, or ask for less with --ray-cpus."
-            ) from error
-        except ray.exceptions.RayTaskError as error:
+            while pending:
+                ready, _ = ray.wait(list(pending), timeout=max(0, deadline - time.monotonic()))
+                if not ready:
+                    last = f" One that had room refused: {refusals[-1]}" if refusals else ""
+                    raise EngineUnusable(
+                        f"for {timeout_s / 60:.0f} minutes no node of the Ray cluster has had room "
+                        "for an engine: others use them. Wait for them, or ask for less with "
+                        f"--ray-cpus.{last}"
+                    )
+                (answer,) = ready
+                try:
+                    value: T = self._answer(answer, pending.pop(answer))
+                except DsocrError as error:
+                    refusals.append(error)
+                else:
+                    return value
+        finally:
+            for answer in pending:
+                ray.cancel(answer)  # not by force: its process is soon an actor's
+        raise refusals[-1]
+
+    def _answer(self, answer: Any, seat: Seat) -> Any:
+        """Return an answer that is there, or raise why there is none.
+
+        Raises:
+            DsocrError: as the function raised it; or the node cannot run it.
+        """
+        exceptions = self._ray.exceptions
+        try:
+            return self._ray.get(answer)
+        except exceptions.RayTaskError as error:
             cause = error.cause
             if isinstance(cause, DsocrError):
                 raise type(cause)(f"node {seat.node.name}: {cause}") from error
@@ -174,9 +212,8 @@ class Cluster:
                 f"node {seat.node.name} cannot make the engine: {in_short(cause)}. Is dsocr-batch "
                 "installed there?"
             ) from error
-        except ray.exceptions.RayError as error:
+        except exceptions.RayError as error:
             raise EngineUnusable(f"node {seat.node.name}: {in_short(error)}") from error
-        return value
 
     def hire(self, seat: Seat, actor_class: type) -> Any:
         """Return a handle of a new actor, which comes up as soon as its seat is free."""

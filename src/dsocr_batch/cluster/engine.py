@@ -26,7 +26,7 @@ class ClusterEngine:
     order: EngineOrder
     need: Need
     profile: EngineProfile
-    """As the first node told it; a node with another identity takes no part."""
+    """As one node told it; a node with another identity takes no part."""
 
     @property
     def identity(self) -> EngineIdentity:
@@ -42,7 +42,7 @@ class ClusterEngine:
 def find_engine(
     cluster: Cluster, name: str, options: EngineOptions, cpus: int | None
 ) -> ClusterEngine:
-    """Return the engine as the first node that can have it describes it.
+    """Return the engine as the first node that is free and can have it describes it.
 
     It is asked of a node and not made here, because the head of a cluster may have neither GPU
     nor weights.
@@ -60,11 +60,11 @@ def find_engine(
     nodes = cluster.nodes()
     has_gpus = name == GPU_ENGINE and any(node.gpus for node in nodes)
     need = Need(gpus=options.tensor_parallel_size or 1 if has_gpus else 0, cpus=cpus)
-    free = [seat for node in nodes for seat in seats(node, need)]
-    if not free:
+    asked = [seat for node in nodes for seat in seats(node, need)[:1]]
+    if not asked:
         raise EngineUnusable(
             f"none of the {len(nodes)} nodes of the Ray cluster has {need} for an engine"
         )
     order = EngineOrder(version=__version__, name=name, options=options)
-    profile = cluster.ask(free[0], profile_engine, order, free[0].cpus, timeout_s=ROOM_PATIENCE_S)
+    profile = cluster.ask(asked, profile_engine, order, timeout_s=ROOM_PATIENCE_S)
     return ClusterEngine(cluster=cluster, order=order, need=need, profile=profile)
