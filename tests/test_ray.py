@@ -117,7 +117,10 @@ def test_a_run_on_two_nodes_gives_what_a_run_without_ray_gives_and_leaves_no_pro
     corpus: Path, out: Path, script: Script, tmp_path: Path, cluster: RayCluster
 ) -> None:
     (corpus / "broken.pdf").write_bytes(b"not a PDF")
-    losing = script(pages={"doc2.pdf#2": {"lost": 1}, "doc3.pdf#1": {"fail": "out of luck"}})
+    lost = tmp_path / "lost"  # by one node: a page that is lost by both is failed
+    losing = script(
+        pages={"doc2.pdf#2": {"lost_once": str(lost)}, "doc3.pdf#1": {"fail": "out of luck"}}
+    )
     options = ("--mode", "grounded", "--save-images", "--save-figures")
     done = read(corpus, losing, out, "--ray", cluster.address, *options)
     assert done.status == 3, done.stderr
@@ -125,6 +128,7 @@ def test_a_run_on_two_nodes_gives_what_a_run_without_ray_gives_and_leaves_no_pro
     assert "restart 1 of 3" in done.stderr
     wait_until(lambda: not ours(cluster), timeout_s=5)
     assert len(pages_read(tmp_path)) == 19
+    lost.unlink()
     read(corpus, losing, tmp_path / "plain", *options)
     assert comparable(out) == comparable(tmp_path / "plain")
     ray, plain = report_of(out), report_of(tmp_path / "plain")

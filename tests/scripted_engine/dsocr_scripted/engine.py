@@ -36,7 +36,8 @@ class Script:
     """What the engine does; ``pages`` overrides by page id, such as ``sub/paper.pdf#2``.
 
     A page may have: ``text``, ``finish`` (stop, length, loop), ``fail`` (a reason), ``lost``
-    (how often the engine is lost on it), ``hang`` (how often it never answers), ``delay_s``,
+    (how often the engine of one process is lost on it), ``lost_once`` (a file that is made when the
+    first engine of all is lost on it), ``hang`` (how often it never answers), ``delay_s``,
     ``wait_for`` (a file without which it does not answer; as soon as it waits there is a file of
     that name and ``.awaited``), and ``modes``: the same again by vision mode, which then wins. The
     n-th region of a page has an id of its own, ``sub/paper.pdf#2@n``.
@@ -117,7 +118,8 @@ class ScriptedEngine:
         if "wait_for" in page:
             await _wait_for(Path(page["wait_for"]))
         await self._spend(page.get("delay_s", self._script.delay_s))
-        if self._remaining("lost", request.page_id, page):
+        is_first = "lost_once" in page and _is_first(Path(page["lost_once"]))
+        if is_first or self._remaining("lost", request.page_id, page):
             raise EngineLostError(f"the script lost the engine on {request.page_id}")
         if "fail" in page:
             failure_class = FailureClass(page.get("failure_class", FailureClass.TRANSIENT))
@@ -171,6 +173,14 @@ async def _wait_for(path: Path) -> None:
     path.with_name(f"{path.name}.awaited").touch()
     while not path.exists():  # noqa: ASYNC110, ASYNC240 (another process makes it)
         await asyncio.sleep(0.05)
+
+
+def _is_first(path: Path) -> bool:
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _append_line(path: Path, line: str) -> None:
