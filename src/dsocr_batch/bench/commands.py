@@ -21,7 +21,6 @@ from dsocr_batch.bench.feed import batch_order, document_order, measure, pipelin
 from dsocr_batch.bench.lengths import Profile
 from dsocr_batch.bench.simulated import Capacity
 from dsocr_batch.discover import Document, discover
-from dsocr_batch.machine import usable_cores
 from dsocr_batch.names import display_text
 from dsocr_batch.options import (
     EngineOptions,
@@ -81,7 +80,7 @@ def bench_feed(
         typer.Option(min=0, help="Standard deviation of the logarithm of a page's length."),
     ] = 0.5,
     cpu_workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that render.", show_default="cores - 1")
+        int | None, typer.Option(min=1, help="Processes that render.", show_default="all cores")
     ] = None,
     naive: Annotated[
         bool, typer.Option(help="Also measure the two naive orders, which take long.")
@@ -96,9 +95,8 @@ def bench_feed(
     ever had to wait for rendering.
     """
     capacity = Capacity(slots=slots, pages_per_s=engine_pages_per_s, spread=spread)
-    workers = cpu_workers or max(1, usable_cores() - 1)
     with _documents(input_dir, pages) as documents, TemporaryDirectory() as output:
-        ours = pipeline_order(Path(output), workers)
+        ours = pipeline_order(Path(output), cpu_workers)
         results = [measure("dsocr-batch", ours, documents, capacity, GUNDAM_LONG_SIDE_PX)]
         if naive:
             orders = {

@@ -73,8 +73,8 @@ def _page_count(document: Document) -> int:
         return len(opened)
 
 
-def pipeline_order(output_dir: Path, render_workers: int) -> Order:
-    """Return our order: the whole pipeline, from files to records."""
+def pipeline_order(output_dir: Path, render_workers: int | None) -> Order:
+    """Return our order: the whole pipeline, from files to records; None for as in a run."""
 
     async def read(documents: Sequence[Document], engine: SimulatedEngine) -> None:
         settings = PipelineSettings(

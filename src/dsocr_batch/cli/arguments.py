@@ -248,7 +248,7 @@ CpuWorkers = Annotated[
     typer.Option(
         min=1,
         help="Processes that render.",
-        show_default="the cores that the engine leaves, less one",
+        show_default="the cores that the engine leaves",
         rich_help_panel=READING,
     ),
 ]

@@ -96,7 +96,7 @@ class Engine(Protocol):
 
     @property
     def cpu_processes(self) -> int:
-        """How many cores of this machine it keeps busy; 0 for a GPU or a remote engine."""
+        """How many cores of this machine it keeps busy; 0 if it is elsewhere."""
 
     async def start(self) -> None:
         """Load the model; called again after ``close`` to restart.

@@ -36,12 +36,14 @@ RUN_AHEAD_BYTES = 128 << 20
 
 
 def default_render_workers(cpu_processes: int) -> int:
-    """Return the cores that an engine leaves, less one for this process; at least one.
+    """Return the cores that an engine leaves; at least one.
+
+    None is set aside for this process: it takes a small part of what rendering takes.
 
     Args:
         cpu_processes: how many cores the engine keeps busy.
     """
-    return max(1, usable_cores() - max(1, cpu_processes))
+    return max(1, usable_cores() - cpu_processes)
 
 
 class LocalReader:

@@ -87,9 +87,11 @@ def drop_prompt_echo(text: str) -> tuple[str, int]:
 
 # Two characters at least: "<|x|>" is a mean in physics. Declared tokens use full-width bars and
 # U+2581 (tokenizer.json of DeepSeek-OCR); the others were seen in outputs, invented by the model.
-_SPECIAL = r"(?:<[|｜]{not_these}/?[A-Za-z▁][\w▁/-]{{1,60}}[|｜]>|<image>)++"
-_ANY_TOKEN = re.compile(_SPECIAL.format(not_these=""))
-_OTHER_TOKEN = re.compile(_SPECIAL.format(not_these=r"(?!/?(?:ref|det)[|｜]>)"))
+_REST = r"(?:[|｜]/?[A-Za-z▁][\w▁/-]{1,60}[|｜]|image)>"
+_ANY = rf"<{_REST}"
+_OTHER = rf"<(?![|｜]/?(?:ref|det)[|｜]>){_REST}"
+_ANY_TOKENS = re.compile(rf"{_ANY}(?:{_ANY})*+")
+_OTHER_TOKENS = re.compile(rf"{_OTHER}(?:{_OTHER})*+")
 _CUT_TAG = re.compile(r"<[|｜]/?(?:r|re|ref|d|de|det)[|｜]?\s*+")
 _COULD_JOIN = re.compile(r"[\w▁/|｜<>-]")
 
@@ -99,19 +101,19 @@ def drop_special_tokens(text: str) -> tuple[str, int]:
 
     Tokens that say "line" become a line end.
     """
-    return _drop_tokens(_OTHER_TOKEN, text)
+    return _drop_tokens(_OTHER_TOKENS, text)
 
 
 def drop_stray_tags(text: str) -> tuple[str, int]:
     """Drop what looks like a token once the grounding tags are out, and a tag cut off."""
-    text, dropped = _drop_tokens(_ANY_TOKEN, text)
+    text, dropped = _drop_tokens(_ANY_TOKENS, text)
     end = len(text)
     while (start := text.rfind("<", 0, end)) >= 0 and _CUT_TAG.fullmatch(text, start, end):
         end, dropped = start, dropped + 1
     return text[:end], dropped
 
 
-def _drop_tokens(token: re.Pattern[str], text: str) -> tuple[str, int]:
+def _drop_tokens(tokens: re.Pattern[str], text: str) -> tuple[str, int]:
     # Words that only a token separated stay apart, and so no new token can form around it.
     def replacement(match: re.Match[str]) -> str:
         if "of_line" in match[0]:
@@ -119,7 +121,7 @@ def _drop_tokens(token: re.Pattern[str], text: str) -> tuple[str, int]:
         before = _COULD_JOIN.match(text, match.start() - 1) if match.start() else None
         return " " if before and _COULD_JOIN.match(text, match.end()) else ""
 
-    return token.subn(replacement, text)
+    return tokens.subn(replacement, text)
 
 
 INPUT_STEPS: tuple[Step, ...] = (

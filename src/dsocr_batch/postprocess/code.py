@@ -64,6 +64,9 @@ def as_code(text: str) -> str:
 def split_by_scope(text: str, scope: Scope) -> Iterator[tuple[str, bool]]:
     """Yield the text in pieces, each with whether a step of this scope may change it."""
     protected = _protected(text, scope)
+    if not protected:
+        yield text, True
+        return
     for (start, end), span in itertools.zip_longest(gaps(protected, len(text)), protected):
         yield text[start:end], True
         if span is not None:

@@ -258,8 +258,7 @@ def _read_boxes(content: str, *, closed: bool, at_end: bool) -> tuple[list[Box],
     if closed and _NUMERIC.fullmatch(content):
         groups = [_NUMBERS.findall(group) for group in _BRACKETED.findall(content)]
         found = [_box(numbers) for numbers in groups if len(numbers) == 4]
-        numbers = _NUMBERS.findall(content)
-        if not found and len(numbers) == 4:
+        if not found and len(numbers := _NUMBERS.findall(content)) == 4:
             found = [_box(numbers)]
         if found or len(content) <= _SPOILT_BOX_MAX:
             return found, ""
