@@ -122,7 +122,7 @@ def test_the_live_view_obeys_nobody_but_the_program(
     for name in names:
         write_pdf(tmp_path / "in" / name, ["one", "two"])
     pages = {"[red]markup[/red].pdf#2": {"fail": HOSTILE_REASON}}
-    slow = script(pages=pages, delay_s=1.2)
+    slow = script(pages=pages, delay_s=0.6, capacity=2)
     screen = on_a_terminal(read_command(tmp_path / "in", slow, out, "--content-debug"))
     assert "in the engine:" in screen
     assert r"a\x1b[2J" in screen
