@@ -332,7 +332,7 @@ def test_a_document_of_hanging_pages_is_given_up_after_a_few(
     tmp_path: Path, out: Path, script: Script
 ) -> None:
     folder = write_hanging_pdf(tmp_path / "in" / "hang.pdf", 9, hanging=range(9)).parent
-    done = read(folder, script(), out, "--page-timeout", "3")
+    done = read(folder, script(), out, "--page-timeout", "3", "--cpu-workers", "1")
     assert done.status == 3, done.stderr
     codes = Counter(p["reason_code"] for p in record_of(out, "hang")["pages"])
     assert codes == {"render_timeout": 3, "document_hangs": 6}
@@ -396,10 +396,16 @@ def test_one_deadly_page_costs_no_other(corpus: Path, out: Path, script: Script)
     assert failed == [("doc3", 2)]
 
 
+ONE_BY_ONE = ("--batch-pages", "64", "--cpu-workers", "1")
+
+
 def many_in_flight(
     tmp_path: Path, deadly: dict[str, float]
 ) -> tuple[Path, dict[str, dict[str, float]]]:
-    """Return a folder of 144 pages, and what makes the engine die while 64 of them are in it."""
+    """Return a folder of 144 pages, and what makes the engine die while 64 of them are in it.
+
+    One worker must render them (``ONE_BY_ONE``): the deadly page must be the last to come.
+    """
     folder = write_pdf(tmp_path / "in" / "many.pdf", [f"page {n}" for n in range(144)]).parent
     pages: dict[str, dict[str, float]] = {
         f"many.pdf#{number}": {"hang": 1} for number in range(1, 64)
@@ -412,7 +418,7 @@ def test_after_a_loss_fresh_pages_go_on_while_suspects_are_read_one_by_one(
 ) -> None:
     folder, pages = many_in_flight(tmp_path, {"lost": 1})
     slow_suspects = {name: {**page, "delay_s": 0.5} for name, page in pages.items()}
-    with running(folder, script(pages=slow_suspects), out, "--batch-pages", "64"):
+    with running(folder, script(pages=slow_suspects), out, *ONE_BY_ONE):
         wait_until(lambda: len(set(pages_read(tmp_path)) - set(pages)) >= 75)
     suspects = set(pages_read(tmp_path)) & set(pages)
     assert len(suspects) <= 15, "the others waited for them"
@@ -422,7 +428,7 @@ def test_of_64_pages_in_flight_only_the_deadly_one_is_quarantined(
     tmp_path: Path, out: Path, script: Script
 ) -> None:
     folder, pages = many_in_flight(tmp_path, {"lost": 99})
-    done = read(folder, script(pages=pages), out, "--batch-pages", "64")
+    done = read(folder, script(pages=pages), out, *ONE_BY_ONE)
     assert done.status == 3, done.stderr
     failed = [p for p in record_of(out, "many")["pages"] if p["state"] != "ok"]
     assert [(p["page_number"], p["reason_code"]) for p in failed] == [(64, "engine_crashed")]
