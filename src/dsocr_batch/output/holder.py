@@ -23,6 +23,8 @@ from typing import Annotated, Self
 import msgspec
 
 from dsocr_batch.errors import LockHeld, OutputNotWritable
+from dsocr_batch.names import display_path
+from dsocr_batch.objects.records import Location
 from dsocr_batch.output.record import DamagedError, decode_json, encode_json
 
 log = logging.getLogger(__name__)
@@ -180,6 +182,14 @@ def lock_held(name: str, content: bytes, *, num_shards: int | None) -> LockHeld:
         )
     return LockHeld(
         f"{problem} ({name}). Wait until it ends, {stop}, or choose another --output-dir."
+    )
+
+
+def lock_lost(output: Location) -> LockHeld:
+    """Return the error of a run whose lock is gone."""
+    return LockHeld(
+        f"the lock of this run in {display_path(str(output))} is gone: another run took this one "
+        "for dead, or the directory was removed. What is finished is kept."
     )
 
 
