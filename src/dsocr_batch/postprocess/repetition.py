@@ -170,7 +170,7 @@ def _copies(tokens: _Tokens) -> Loop | None:
     lag = _best_lag(tokens)
     if lag is None:
         return None
-    foreseen = [False] * lag + [_follows(tokens, at, lag) for at in range(lag, len(tokens.words))]
+    foreseen = [False] * lag + _foreseen_by_lag(tokens, lag, lag)
     start = _line_start(tokens, foreseen, _MIN_COPIES * lag)
     if start is None:
         start = _lines_start(tokens, _dead_lines(tokens, foreseen, 0.0), copies_of=lag)
@@ -205,15 +205,20 @@ def _best_lag(tokens: _Tokens) -> int | None:
 
 def _share(tokens: _Tokens, lag: int, first: int) -> float:
     """Return the share of the tokens from ``first`` on that follow from those before them."""
-    last = range(first, len(tokens.words))
-    return sum(_follows(tokens, at, lag) for at in last) / len(last) if last else 0.0
+    foreseen = _foreseen_by_lag(tokens, lag, first)
+    return sum(foreseen) / len(foreseen) if foreseen else 0.0
 
 
-def _follows(tokens: _Tokens, at: int, lag: int) -> bool:
-    """Tell if a token follows from those one and two distances before it."""
+def _foreseen_by_lag(tokens: _Tokens, lag: int, first: int) -> list[bool]:
+    """Tell of each token from ``first`` on if it follows from those one and two lags before it."""
+    words = tokens.words
+    same = map(eq, words[first:], words[first - lag :])
+    return [is_same or _goes_on(tokens, at, lag) for at, is_same in enumerate(same, first)]
+
+
+def _goes_on(tokens: _Tokens, at: int, lag: int) -> bool:
+    """Tell if a token is the next number of a row of which those before it are the first two."""
     words, kinds, before = tokens.words, tokens.kinds, at - lag
-    if words[at] == words[before]:
-        return True
     if before < lag or not kinds[at] == kinds[before] == kinds[before - lag] == "number":
         return False
     a, b, c = int(words[before - lag]), int(words[before]), int(words[at])
@@ -285,12 +290,12 @@ def _foreseen_by_context(tokens: _Tokens) -> list[bool]:
 
     A number never counts as foreseen: numbers are data, unless they go by a rule.
     """
-    words, kinds = tokens.words, tokens.kinds
+    words = [*[""] * _CONTEXT, *tokens.words]
+    contexts = zip(*(words[at:] for at in range(_CONTEXT + 1)), strict=False)
     seen: set[tuple[str, ...]] = set()
     foreseen = []
-    for at in range(len(words)):
-        context = tuple(words[max(0, at - _CONTEXT) : at + 1])
-        foreseen.append(context in seen and kinds[at] != "number")
+    for context, kind in zip(contexts, tokens.kinds, strict=True):
+        foreseen.append(context in seen and kind != "number")
         seen.add(context)
     return foreseen
 
