@@ -38,7 +38,7 @@ check: $(STAMP)  ## formatting, lint, types, layers, fast tests
 test: check  ## check, then the slow tests that need no GPU
 	$(BIN)/pytest -n auto -q -m 'slow and not long' --durations 15
 
-test-long: $(STAMP)  ## what is too long for every change: clusters and object stores in all their moods
+test-long: $(STAMP)  ## what is too long for every change: clusters and stores in all their moods, made-up loops
 	$(BIN)/pytest -n auto -q -m long
 
 test-vllm: $(STAMP)  ## tests with a real vLLM on the CPU, at both ends of the supported range

@@ -176,7 +176,7 @@ def test_the_labelled_real_pages_are_judged_as_well_as_before(shared_data: Path)
     assert all(now.said == 0 for now in odd if not now.loops)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_made_up_pages_are_judged_as_well_as_before() -> None:
     measured = figures(measure(made_up_pages(25)))
     floors = {group: floor for group, floor in read_floors(FLOORS).items() if group in measured}
