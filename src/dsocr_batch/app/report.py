@@ -11,7 +11,7 @@ import msgspec
 from dsocr_batch import __version__
 from dsocr_batch.app.job import Job
 from dsocr_batch.errors import DsocrError, ExitStatus
-from dsocr_batch.output.paths import REPORTS_DIR
+from dsocr_batch.output.paths import REPORTS_DIR, shard_name
 from dsocr_batch.output.write import remove_stale_temps, write_atomically
 from dsocr_batch.pipeline.bottleneck import advice, held_back_by, stage_shares
 from dsocr_batch.pipeline.outputs import Output
@@ -109,9 +109,9 @@ async def write_report(
         ignored=printable_ignored(job.discovered.ignored),
     )
     folder = settings.output_dir / REPORTS_DIR
-    shard_name = f"shard-{shard.shard_index}-of-{shard.num_shards}"
-    remove_stale_temps(folder, f"*-{shard_name}-*.json")
-    path = folder / f"{started_at:%Y%m%dT%H%M%SZ}-{shard_name}-{os.getpid()}.json"
+    name = shard_name(shard.shard_index, shard.num_shards)
+    remove_stale_temps(folder, f"*-{name}-*.json")
+    path = folder / f"{started_at:%Y%m%dT%H%M%SZ}-{name}-{os.getpid()}.json"
     write_atomically(path, msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     place = await output.keep(path)
     return Outcome(exit_status=status, result=result, report=report, report_place=place)

@@ -25,6 +25,7 @@ import msgspec
 from dsocr_batch.errors import LockHeld, OutputNotWritable
 from dsocr_batch.names import display_path
 from dsocr_batch.objects.records import Location
+from dsocr_batch.output.paths import shard_name
 from dsocr_batch.output.record import DamagedError, decode_json, encode_json
 
 log = logging.getLogger(__name__)
@@ -195,7 +196,7 @@ def lock_lost(output: Location) -> LockHeld:
 
 def lock_name(shard_index: int, num_shards: int) -> str:
     """Return the name of a shard's lock in the folder of all locks."""
-    return f"shard-{shard_index}-of-{num_shards}.lock"
+    return f"{shard_name(shard_index, num_shards)}.lock"
 
 
 def other_number_of_shards(name: str, num_shards: int) -> bool:

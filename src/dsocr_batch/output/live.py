@@ -18,7 +18,7 @@ from dsocr_batch.errors import OutputNotWritable
 from dsocr_batch.names import STATE_DIR, display_path
 from dsocr_batch.objects.store import ObjectStore
 from dsocr_batch.output.objects import reaching
-from dsocr_batch.output.paths import temp_path
+from dsocr_batch.output.paths import shard_name, temp_path
 from dsocr_batch.output.record import encode_json
 from dsocr_batch.output.write import make_folder
 
@@ -85,7 +85,7 @@ class LiveFile(Live):
     """A file of an output directory."""
 
     def __init__(self, output_dir: Path, shard_index: int, num_shards: int) -> None:
-        self._path = output_dir / LIVE_DIR / _name(shard_index, num_shards)
+        self._path = output_dir / LIVE_DIR / f"{shard_name(shard_index, num_shards)}.json"
         super().__init__(display_path(self._path), EVERY_S)
 
     def _write(self, data: bytes) -> None:
@@ -105,7 +105,7 @@ class LiveObject(Live):
 
     def __init__(self, store: ObjectStore, shard_index: int, num_shards: int) -> None:
         self._store = store
-        self._key = f"{LIVE_DIR}/{_name(shard_index, num_shards)}"
+        self._key = f"{LIVE_DIR}/{shard_name(shard_index, num_shards)}.json"
         super().__init__(str(store.url.child(self._key)), OBJECT_EVERY_S)
 
     def _write(self, data: bytes) -> None:
@@ -115,7 +115,3 @@ class LiveObject(Live):
     def _remove(self) -> None:
         with reaching():
             asyncio.run(self._store.delete([self._key]))
-
-
-def _name(shard_index: int, num_shards: int) -> str:
-    return f"shard-{shard_index}-of-{num_shards}.json"

@@ -105,6 +105,11 @@ def output_stem(name: str) -> str:
     return stem + tail
 
 
+def shard_name(shard_index: int, num_shards: int) -> str:
+    """Return what files of a shard are called, before their ending."""
+    return f"shard-{shard_index}-of-{num_shards}"
+
+
 def temp_path(path: Path, *, tag: str = "") -> Path:
     """Return the hidden name under which a file is written before it takes its real name."""
     return path.with_name(f"{_TEMP_PREFIX}{path.name}{tag}{_TEMP_SUFFIX}")

@@ -35,17 +35,6 @@ RUN_AHEAD_BYTES = 128 << 20
 """Rendered pages that wait for the engine may take this much memory."""
 
 
-def default_render_workers(cpu_processes: int) -> int:
-    """Return the cores that an engine leaves; at least one.
-
-    None is set aside for this process: it takes a small part of what rendering takes.
-
-    Args:
-        cpu_processes: how many cores the engine keeps busy.
-    """
-    return max(1, usable_cores() - cpu_processes)
-
-
 class LocalReader:
     """Reads with the cores and the engine of this machine."""
 
@@ -62,9 +51,11 @@ class LocalReader:
             settings: how pages are rendered and read.
             engine: not started; it is, when the first page needs it.
             sources: where documents are found; closed at the end. None if they are files.
-            render_workers: None for as many as the engine leaves cores.
+            render_workers: None for as many as the engine leaves cores, at least one.
         """
-        workers = render_workers or default_render_workers(engine.cpu_processes)
+        # No core is set aside for this process: it takes a small part of what rendering takes.
+        free_cores = usable_cores() - engine.cpu_processes
+        workers = render_workers or max(1, free_cores)
         self.identity = engine.identity
         self.vision_mode = engine.vision_mode
         self.sources = sources or Disk()
@@ -79,7 +70,7 @@ class LocalReader:
         places = asyncio.Semaphore(engine.capacity + 2 * slot_count)
         self._lanes = [LocalLane(self, settings, places) for _ in range(workers)]
         self._engine_places = asyncio.Semaphore(engine.capacity)
-        self._spare_cores = usable_cores() - workers - engine.cpu_processes
+        self._spare_cores = free_cores - workers
         self._is_stopped = False
 
     @property
