@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import subprocess
@@ -75,6 +76,17 @@ def why_not_rendered(path: Path, page_index: int) -> ReasonCode:
     with open_document(str(path)) as document, pytest.raises(RenderError) as raised:
         render_page(document, page_index, TARGET)
     return raised.value.reason_code
+
+
+def test_pixels_stay_when_their_document_has_gone_and_others_were_drawn(tmp_path: Path) -> None:
+    half_red((400, 300)).save(tmp_path / "a.png")
+    part = as_array(render(tmp_path / "a.png"))[:10]
+    gc.collect()
+
+    others = [render(make_pdf(tmp_path / f"{n}.pdf", (400, 300))) for n in range(3)]
+
+    assert (part[:, :100] == RED).all()
+    assert all(as_array(other).min() == 255 for other in others)
 
 
 # Sizes
@@ -378,7 +390,7 @@ def test_a_page_that_needs_too_much_memory_fails_alone(tmp_path: Path) -> None:
         text=True,
         timeout=60,
         check=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20)),
     ).stdout.split()
 
     assert outcomes == ["render_memory", "1684px"]

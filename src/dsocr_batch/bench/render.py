@@ -42,9 +42,11 @@ def measure_stages(documents: Sequence[Document], max_side_px: int) -> list[Stag
 def _our_stages(documents: Sequence[Document], max_side_px: int) -> tuple[dict[str, float], int]:
     """Return CPU seconds by stage, and the number of pages, as the render worker works."""
     # Heavy, and what a render worker imports: only who measures pays for it.
+    from dsocr_batch.render import heap  # noqa: PLC0415
     from dsocr_batch.render.blank import is_blank  # noqa: PLC0415
     from dsocr_batch.render.page import RenderTarget, open_document, render_page  # noqa: PLC0415
 
+    heap.keep_blocks()
     target = RenderTarget(
         dpi=DEFAULT_DPI, spec=ImageSpec(form=ImageForm.RGB, max_side_px=max_side_px)
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dsocr_batch.prepare.encode import encode_jpeg, encode_png
 from dsocr_batch.prepare.image import ImageForm, ImageSpec
+from dsocr_batch.prepare.pixels import Pixels
 from dsocr_batch.prepare.views import cut_views
 from dsocr_batch.profiles import NO_TILES, PROFILES, TileGrid
 
 
 def prepare_page(
-    rgb: bytes, width_px: int, height_px: int, *, dpi: float, spec: ImageSpec
-) -> tuple[bytes, TileGrid]:
+    rgb: Pixels, width_px: int, height_px: int, *, dpi: float, spec: ImageSpec
+) -> tuple[Pixels, TileGrid]:
     """Return a page in the form that ``spec`` says, and the tiles that it was cut into.
 
     Args:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from PIL import Image, ImageOps
 
+from dsocr_batch.prepare.pixels import Pixels, as_image
 from dsocr_batch.profiles import TileGrid, VisionProfile
 
 GREY = 127
@@ -18,7 +19,7 @@ GREY = 127
 
 
 def cut_views(
-    rgb: bytes, width_px: int, height_px: int, profile: VisionProfile
+    rgb: Pixels, width_px: int, height_px: int, profile: VisionProfile
 ) -> tuple[bytes, TileGrid]:
     """Return the views of a page, laid out as ``ImageForm.VIEWS``, and its grid of tiles.
 
@@ -28,9 +29,7 @@ def cut_views(
         height_px: of the page.
         profile: the vision mode.
     """
-    page = _without_equal_channels(
-        Image.frombuffer("RGB", (width_px, height_px), rgb, "raw", "RGB", 0, 1)
-    )
+    page = _without_equal_channels(as_image(rgb, width_px, height_px))
     grid = profile.grid(width_px, height_px)
     views = [_global_view(page, profile), *_tiles(page, profile, grid)]
     return b"".join(view.tobytes() for view in views), grid

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import pymupdf
 
 from dsocr_batch.prepare.image import ImageSpec
@@ -93,7 +94,7 @@ class RenderedPage:
     """MuPDF complained: something may be missing. Where there is content it is mostly a remark
     about fonts, but a page that looks blank is not to be believed then: MuPDF draws nothing
     for an image that it cannot decode, and raises nothing (NOTES.md)."""
-    pixels: bytes
+    pixels: memoryview
     """uint8 (height, width, 3), RGB, 0-255, row-major, no padding."""
 
 
@@ -103,7 +104,7 @@ class Crop:
 
     width_px: int
     height_px: int
-    pixels: bytes
+    pixels: memoryview
     """uint8 (height, width, 3), RGB, 0-255, row-major, no padding."""
 
 
@@ -196,7 +197,7 @@ def crop_page(document: pymupdf.Document, page_index: int, box: Box, dpi: float)
             colorspace=pymupdf.csRGB,
             alpha=False,
         )
-        return Crop(width_px=pixmap.width, height_px=pixmap.height, pixels=pixmap.samples)
+        return Crop(width_px=pixmap.width, height_px=pixmap.height, pixels=_samples(pixmap))
 
 
 @contextmanager
@@ -367,8 +368,25 @@ def _draw(page: pymupdf.Page, zoom: float, clip: pymupdf.Rect) -> RenderedPage:
         dpi=zoom * 72,
         low_resolution=page.parent.is_pdf and zoom * 72 < LOW_RESOLUTION_DPI,
         damaged=bool(pymupdf.TOOLS.mupdf_warnings()),
-        pixels=pixmap.samples,
+        pixels=_samples(pixmap),
     )
+
+
+def _samples(pixmap: pymupdf.Pixmap) -> memoryview:
+    """Return a pixmap's own memory, which is there for as long as anything looks at it."""
+    return np.asarray(_Samples(pixmap)).data
+
+
+class _Samples:
+    # PyMuPDF's memoryview does not keep its pixmap, and its bytes are a copy of some megabytes.
+    def __init__(self, pixmap: pymupdf.Pixmap) -> None:
+        self._pixmap = pixmap
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": "|u1",
+            "shape": (pixmap.height * pixmap.stride,),
+            "data": (pixmap.samples_ptr, True),  # read-only
+        }
 
 
 def _page_zoom(long_side_pt: float, dpi: int) -> float:

@@ -25,13 +25,7 @@ HASH_BYTES_PER_S = 20e6
 LAYOUT_S_PER_REGION = 0.005
 """A region takes 0.2 ms to draw (NOTES.md, "Figures and layout"); a crowded machine gets more."""
 
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    # mallopt(3): given at all, it stays; else glibc raises it to the size of a decoded scan, keeps
-    # those on its heap, and the heap goes to pieces: 40 kB a scan, for ever (NOTES.md, "Soak").
-    "MALLOC_MMAP_THRESHOLD_": "131072",
-}
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 _TRANSIENT = frozenset({ReasonCode.UNREADABLE, ReasonCode.SOURCE_CHANGED})
 

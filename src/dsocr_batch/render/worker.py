@@ -26,8 +26,10 @@ from dsocr_batch.output.write import accessing, make_folder, open_atomically, wr
 from dsocr_batch.prepare.encode import encode_png
 from dsocr_batch.prepare.image import ImageForm, ImageSpec
 from dsocr_batch.prepare.page import prepare_page
+from dsocr_batch.prepare.pixels import Pixels
 from dsocr_batch.profiles import NO_TILES, TileGrid, VisionMode
 from dsocr_batch.records import ReasonCode, Region
+from dsocr_batch.render import heap
 from dsocr_batch.render.blank import is_blank
 from dsocr_batch.render.layout import write_layout
 from dsocr_batch.render.page import (
@@ -51,6 +53,7 @@ class Worker:
         self._open: OrderedDict[str, tuple[tuple[int, int], pymupdf.Document]] = OrderedDict()
         self._maps: dict[int, mmap.mmap] = {}
         self._passwords: Sequence[str] = ()
+        self._handled = 0
 
     def handle(self, message: Message) -> Message:
         """Return the reply to one request; an expected failure is a reply too."""
@@ -74,6 +77,9 @@ class Worker:
             reply = {"output_error": str(error)}
         except MemoryError:
             reply = {"error": ReasonCode.RENDER_MEMORY, "reason": "the page needs too much memory"}
+        self._handled += 1
+        if self._handled % heap.GIVE_BACK_EVERY == 0:
+            heap.give_back()
         reply["seconds"] = round(time.perf_counter() - started, 6)
         return reply
 
@@ -180,7 +186,7 @@ class Worker:
             oldest.close()
         return document
 
-    def _fill(self, fd: int, data: bytes) -> int:
+    def _fill(self, fd: int, data: Pixels) -> int:
         """Copy the image into a slot, growing it if need be; returns the size in bytes."""
         mapped = self._maps.get(fd)
         if mapped is None or len(mapped) < len(data):
@@ -244,12 +250,13 @@ def _turned(page: RenderedPage, quarter_turns: int) -> RenderedPage:
     if quarter_turns % 4 == 0:
         return page
     rgb = np.frombuffer(page.pixels, np.uint8).reshape(page.height_px, page.width_px, 3)
-    pixels = np.rot90(rgb, -quarter_turns)
-    height_px, width_px, _ = pixels.shape
-    return replace(page, width_px=width_px, height_px=height_px, pixels=pixels.tobytes())
+    turned = np.rot90(rgb, -quarter_turns)
+    height_px, width_px, _ = turned.shape
+    pixels = memoryview(turned.tobytes())
+    return replace(page, width_px=width_px, height_px=height_px, pixels=pixels)
 
 
-def _prepared(page: RenderedPage, spec: ImageSpec) -> tuple[bytes, TileGrid]:
+def _prepared(page: RenderedPage, spec: ImageSpec) -> tuple[Pixels, TileGrid]:
     """Return a page in the form that the engine wants, and its tiles."""
     return prepare_page(page.pixels, page.width_px, page.height_px, dpi=page.dpi, spec=spec)
 
@@ -264,4 +271,5 @@ def _save_png(page: RenderedPage, path: Path) -> None:
 
 
 if __name__ == "__main__":
+    heap.keep_blocks()
     serve(Worker().handle)
