@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import cycle
 from operator import eq, ne
 
 LOOP_DETECTOR_VERSION = 1
@@ -183,15 +184,13 @@ def _copies(tokens: _Tokens) -> Loop | None:
 
 def _best_lag(tokens: _Tokens) -> int | None:
     """Return the distance in tokens at which the text foresees itself best, if it does at all."""
-    pairs = zip(tokens.words, tokens.kinds, strict=True)
-    shapes = ["#" if kind == "number" else word for word, kind in pairs]
+    shapes = _shapes(tokens)
     end = len(shapes)
     best, best_share = None, _LAG_SHARE
     for lag in [*range(1, min(end // 3, _LONGEST_LAG) + 1), _last_gap(shapes)]:
         first = max(2 * lag, end - max(_LAG_TOKENS - 2 * lag, lag))
         glance = max(first, end - _GLANCE_TOKENS)
-        alike = sum(map(eq, shapes[glance:], shapes[glance - lag :]))
-        if lag == 0 or alike < _GLANCE_SHARE * (end - glance):
+        if not lag or glance >= end or _alike(shapes, lag, glance) < _GLANCE_SHARE * (end - glance):
             continue
         if _share(tokens, lag, glance) < _GLANCE_SHARE:
             continue
@@ -201,6 +200,24 @@ def _best_lag(tokens: _Tokens) -> int | None:
         if share > 0.98:
             break
     return best
+
+
+def _shapes(tokens: _Tokens) -> bytes:
+    """Return a byte for each token: equal ones for equal words, and for all numbers.
+
+    Words may share one if there are many, for what is alike is looked at again.
+    """
+    pairs = zip(tokens.words, tokens.kinds, strict=True)
+    shapes = ["#" if kind == "number" else word for word, kind in pairs]
+    codes = dict(zip(dict.fromkeys(shapes), cycle(range(256)), strict=False))
+    return bytes(map(codes.__getitem__, shapes))
+
+
+def _alike(shapes: bytes, lag: int, first: int) -> int:
+    """Return how many tokens from ``first`` on have the shape of the one a lag before."""
+    here = int.from_bytes(shapes[first:])
+    before = int.from_bytes(shapes[first - lag : len(shapes) - lag])
+    return (here ^ before).to_bytes(len(shapes) - first).count(0)
 
 
 def _share(tokens: _Tokens, lag: int, first: int) -> float:
@@ -225,17 +242,14 @@ def _goes_on(tokens: _Tokens, at: int, lag: int) -> bool:
     return c - b == b - a or (b != 0 and a * c == b * b)  # by equal steps, or by equal ratios
 
 
-def _last_gap(words: Sequence[str], size: int = 12) -> int:
+def _last_gap(shapes: bytes, size: int = 12) -> int:
     """Return how far before the last ``size`` tokens the same stand once more; 0 if nowhere.
 
     The very last is left out: it may be half a word.
     """
-    end = len(words) - 1
-    last = words[end - size : end]
-    for gap in range(1, end - size + 1):
-        if words[end - size - gap : end - gap] == last:
-            return gap
-    return 0
+    start = len(shapes) - 1 - size
+    before = shapes.rfind(shapes[start:-1], 0, len(shapes) - 2) if start > 0 else -1
+    return start - before if before >= 0 else 0
 
 
 # --- Few words in changing order
