@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import asyncio
 import base64
-import io
 import json
 import math
 
@@ -21,8 +19,14 @@ from dsocr_batch.engines.openai.failures import (
 )
 from dsocr_batch.engines.openai.retry import Patience
 from dsocr_batch.engines.openai.transcript import Transcript
+from dsocr_batch.engines.openai.wire import (
+    MAX_LINE_BYTES,
+    EventStream,
+    WireError,
+    decode,
+    page_body,
+)
 from dsocr_batch.engines.openai.wire import Completion as Event
-from dsocr_batch.engines.openai.wire import WireError, decode, events, page_body
 from dsocr_batch.prepare.image import ImageForm
 
 NOW_S = 1_795_000_000.0
@@ -41,24 +45,12 @@ STREAM = (
 )
 
 
-class Body:
-    """A body that has come."""
-
-    def __init__(self, data: bytes) -> None:
-        self._file = io.BytesIO(data)
-
-    async def readline(self) -> bytes:
-        return self._file.readline()
-
-
-def transcript_of(data: bytes) -> Transcript:
-    async def work() -> Transcript:
-        transcript = Transcript(max_tokens=100)
-        async for event in events(Body(data)):
+def transcript_of(data: bytes, piece_bytes: int = 1000) -> Transcript:
+    transcript, stream = Transcript(max_tokens=100), EventStream()
+    for start in range(0, len(data) + piece_bytes, piece_bytes):
+        for event in stream.feed(data[start : start + piece_bytes]):
             transcript.add(event)
-        return transcript
-
-    return asyncio.run(work())
+    return transcript
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
@@ -69,6 +61,17 @@ def test_a_stream_is_the_sum_of_its_events(line_end: bytes) -> None:
     reading = transcript.reading()
     assert (reading.text, reading.output_tokens) == ("Ein Wörtchen nur", 4)
     assert transcript.model == "dsocr"
+
+
+@given(st.integers(1, len(STREAM)))
+def test_a_stream_is_the_same_however_it_is_cut_on_its_way(piece_bytes: int) -> None:
+    reading = transcript_of(STREAM, piece_bytes).reading()
+    assert (reading.text, reading.output_tokens) == ("Ein Wörtchen nur", 4)
+
+
+def test_a_line_without_end_is_refused() -> None:
+    with pytest.raises(WireError, match="512 KiB"):
+        transcript_of(b"data: " + b"x" * (MAX_LINE_BYTES + 1000))
 
 
 @pytest.mark.parametrize("cut", range(0, STREAM.index(b'"finish_reason"'), 7))

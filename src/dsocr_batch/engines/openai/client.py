@@ -9,7 +9,7 @@ import asyncio
 import io
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -30,10 +30,10 @@ from dsocr_batch.engines.openai.transcript import Transcript
 from dsocr_batch.engines.openai.wire import (
     Completion,
     ErrorInfo,
+    EventStream,
     WireError,
     decode,
     error_words,
-    events,
 )
 from dsocr_batch.names import display_text
 
@@ -44,12 +44,11 @@ KEEP_ALIVE_S = 4.0
 """Below the 5 s after which uvicorn, under vLLM, closes an idle connection: a request must not
 meet its end."""
 LAST_BYTES_TIMEOUT_S = 1.0
-READ_BUFFER_BYTES = 256 << 10
-"""Lines of twice that are refused. An event of one token has some 250 bytes."""
 MAX_BODY_BYTES = 4 << 20
 """Of an answer that is not streamed: far more than the text that fits a model's context."""
-_LIMIT_MOVES = 0.05
-"""Of the time for the next text: how seldom its limit is moved on."""
+_PILE_UP = 0.04
+"""Of an answer's age: how long its text may wait to be taken in."""
+_MAX_PILE_UP_S = 0.25
 _MAX_WORDS_BYTES = 8192
 MAX_WORDS_CHARS = 300
 
@@ -73,7 +72,6 @@ class Client:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             auto_decompress=False,  # identity was asked for; a bomb stays what it is
             cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=READ_BUFFER_BYTES,
         )
 
     async def close(self) -> None:
@@ -124,27 +122,28 @@ class Client:
             transcript: empty.
             on_text: called whenever text has come.
             first_token_s: how long the first text may take.
-            next_token_s: how long each further one may take, or a twentieth less.
+            next_token_s: how long each further one may take.
 
         Raises:
             ServerError: as the classes say.
         """
         loop = asyncio.get_running_loop()
-        timeout_s, moved_at = first_token_s, float("-inf")
+        timeout_s = first_token_s
         try:
             async with (
                 asyncio.timeout(timeout_s) as limit,
                 self._request("POST", self._completions, body) as response,
             ):
-                async for event in _events(response):
-                    if transcript.add(event):
+                async for events in _events(response):
+                    has_text = False
+                    for event in events:
+                        has_text |= transcript.add(event)
+                        if transcript.is_lost:
+                            return
+                    if has_text:
                         on_text()
-                        # At each token, a thousand a page, it took an eighth of a page's time.
-                        if (now := loop.time()) - moved_at >= _LIMIT_MOVES * next_token_s:
-                            timeout_s, moved_at = next_token_s, now
-                            limit.reschedule(now + next_token_s)
-                    if transcript.is_lost:
-                        return
+                        timeout_s = next_token_s
+                        limit.reschedule(loop.time() + timeout_s)
                 await _end(response)
         except TimeoutError as error:
             raise UnavailableError(f"no text for {timeout_s:.0f} s") from error
@@ -207,16 +206,37 @@ class Client:
         return display_text(line[:MAX_WORDS_CHARS])
 
 
-async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Completion]:
+async def _events(response: aiohttp.ClientResponse) -> AsyncIterator[Iterable[Completion]]:
     """Yield the events of a stream; an answer in one piece, where a server does not stream."""
     match response.content_type:
         case "text/event-stream":
-            async for event in events(response.content):
-                yield event
+            stream = EventStream()
+            async for piece in _pieces(response):
+                yield stream.feed(piece)
+                if stream.is_done:
+                    return
         case "application/json":
-            yield decode(await _whole_body(response), Completion)
+            yield [decode(await _whole_body(response), Completion)]
         case other:
             raise WireError(f"the answer is {other}, neither a stream nor JSON")
+
+
+async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """Yield a body as it comes, and an empty piece at its end.
+
+    Every packet brings one token, and taking in each by itself costs more than all else that is
+    done with a page's text. So they pile up in the socket, the longer the page has taken: its end,
+    which nobody can foresee, is then noticed a fiftieth later on average, and never much later.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    while piece := await response.content.readany():
+        yield piece
+        if response.connection is not None and (socket := response.connection.transport):
+            socket.pause_reading()
+            await asyncio.sleep(min(_PILE_UP * (loop.time() - began), _MAX_PILE_UP_S))
+            socket.resume_reading()
+    yield piece
 
 
 async def _end(response: aiohttp.ClientResponse) -> None:

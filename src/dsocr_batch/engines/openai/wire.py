@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Protocol, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,6 +13,8 @@ from dsocr_batch.profiles import IMAGE_TOKEN
 
 T = TypeVar("T")
 
+MAX_LINE_BYTES = 512 << 10
+"""Of a stream: far more than an event with the text that fits a model's context."""
 _MIME = {ImageForm.JPEG: b"image/jpeg", ImageForm.PNG: b"image/png"}
 
 
@@ -141,28 +143,35 @@ def page_body(
     )
 
 
-class Lines(Protocol):
-    """A body that is read line by line."""
-
-    async def readline(self) -> bytes:
-        """Return the next line with its end; empty at the end of the body."""
-
-
-async def events(body: Lines) -> AsyncIterator[Completion]:
-    """Yield the events of a stream, until it says that it is done or ends.
+class EventStream:
+    """Takes a stream apart into its events, however it was cut on its way.
 
     Server-sent events as all these servers use them: one line of data each; comments, which
     keep a connection alive, and other fields are skipped.
-
-    Raises:
-        WireError: a line of data is no event.
     """
-    while line := await body.readline():
-        if not line.startswith(b"data:"):
-            if not line.startswith((b":", b"event:", b"id:", b"retry:")) and line.strip():
+
+    def __init__(self) -> None:
+        self.is_done = False
+        """True once the stream has said so."""
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> Iterator[Completion]:
+        """Yield the events that are complete now; an empty piece is the end of the stream.
+
+        Raises:
+            WireError: a line of data is no event, or far too long.
+        """
+        *lines, self._rest = (self._rest + piece).split(b"\n")
+        if not piece:
+            lines.append(self._rest)
+        elif len(self._rest) > MAX_LINE_BYTES:
+            raise WireError(f"a line has more than {MAX_LINE_BYTES >> 10} KiB")
+        for line in lines:
+            if line.startswith(b"data:"):
+                data = line[5:].strip()
+                if data == b"[DONE]":
+                    self.is_done = True
+                    return
+                yield decode(data, Completion)
+            elif not line.startswith((b":", b"event:", b"id:", b"retry:")) and line.strip():
                 raise WireError(f"not an event: {line[:80]!r}")
-            continue
-        data = line[5:].strip()
-        if data == b"[DONE]":
-            return
-        yield decode(data, Completion)
