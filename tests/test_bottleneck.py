@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from dsocr_batch.engines.rapidocr.engine import RapidOcrEngine
-from dsocr_batch.options import PageSelection
 from dsocr_batch.pipeline import local
 from dsocr_batch.pipeline.bottleneck import (
     Bottleneck,
@@ -19,8 +18,7 @@ from dsocr_batch.pipeline.bottleneck import (
 )
 from dsocr_batch.pipeline.local import LocalReader
 from dsocr_batch.pipeline.run import StageSeconds
-from dsocr_batch.pipeline.settings import PipelineSettings
-from dsocr_batch.records import Mode
+from plain_settings import plain_settings
 
 IDLE = dict.fromkeys(
     (
@@ -73,15 +71,9 @@ def test_render_workers_take_what_the_engine_leaves_and_the_rest_is_told_as_spar
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int | None, workers: int, spare: int
 ) -> None:
     monkeypatch.setattr(local, "usable_cores", lambda: 8)
-    settings = PipelineSettings(
-        output_dir=tmp_path,
-        mode=Mode.CLEAN,
-        prompt="",
-        dpi=72,
-        pages=PageSelection(),
-        text_settings={},
+    reader = LocalReader(
+        plain_settings(tmp_path), RapidOcrEngine(processes=3), render_workers=asked
     )
-    reader = LocalReader(settings, RapidOcrEngine(processes=3), render_workers=asked)
     vitals = reader.vitals
     asyncio.run(reader.close())
     assert (vitals.render_workers, vitals.spare_cores) == (workers, spare)

@@ -13,17 +13,17 @@ import pymupdf
 
 from documents import write_pdf
 from dsocr_batch.discover import Document
-from dsocr_batch.options import EngineOptions, PageSelection
+from dsocr_batch.options import EngineOptions
 from dsocr_batch.output.record import read_record
 from dsocr_batch.pipeline.local import LocalReader
 from dsocr_batch.pipeline.retry import Retry, Step
 from dsocr_batch.pipeline.roi import RegionChoice
 from dsocr_batch.pipeline.run import Run
-from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.pipeline.store import DocumentStore
 from dsocr_batch.profiles import VisionMode
 from dsocr_batch.records import DocumentRecord, Flag, JournalEntry, Mode, Region, RetryReason
 from dsocr_scripted.engine import create_engine
+from plain_settings import plain_settings
 
 GRID = 999
 HEAD = "<|ref|>{}<|/ref|><|det|>[[{}, {}, {}, {}]]<|/det|>\n"
@@ -58,16 +58,8 @@ def read_with(
     """Read ``in/a.pdf`` in this process and return its record."""
     script = tmp_path / "script.json"
     script.write_text(json.dumps({"pages": pages, "max_side_px": 4000}), encoding="utf-8")
-    pipeline = PipelineSettings(
-        output_dir=tmp_path / "out",
-        mode=Mode.GROUNDED,
-        prompt="page",
-        dpi=72,
-        pages=PageSelection(),
-        text_settings={},
-        ladder=kind(steps=steps),
-        **settings,
-    )
+    changes = {"mode": Mode.GROUNDED, "prompt": "page", "ladder": kind(steps=steps)} | settings
+    pipeline = plain_settings(tmp_path / "out", **changes)
     engine = create_engine(EngineOptions(model=str(script)))
     run = Run(
         pipeline,

@@ -14,31 +14,22 @@ from dsocr_batch.engines.base import EngineIdentity
 from dsocr_batch.errors import LockHeld, OutputNotWritable
 from dsocr_batch.objects.records import ObjectUrl
 from dsocr_batch.objects.store import ObjectStore, open_store
-from dsocr_batch.options import PageSelection
 from dsocr_batch.output.mirror import Mirror
 from dsocr_batch.pipeline import publish
 from dsocr_batch.pipeline.document import OpenJob
 from dsocr_batch.pipeline.illustrate import Drawn
 from dsocr_batch.pipeline.publish import PublishingStore
-from dsocr_batch.pipeline.settings import PipelineSettings
-from dsocr_batch.records import JournalEntry, Mode, PageRecord, PageState, Source
+from dsocr_batch.records import JournalEntry, PageRecord, PageState, Source
 from dsocr_batch.render.pool import OpenedDocument
+from plain_settings import plain_settings
 from s3_server import BUCKET, Fault, S3Server
 
 OUT = ObjectUrl(scheme="s3", bucket=BUCKET, key="out")
 
 
 def publishing_to(store: ObjectStore, workspace: Path) -> PublishingStore:
-    settings = PipelineSettings(
-        output_dir=workspace,
-        mode=Mode.CLEAN,
-        prompt="",
-        dpi=144,
-        pages=PageSelection(),
-        text_settings={},
-    )
     identity = EngineIdentity(engine="", model="", model_revision="")
-    return PublishingStore(settings, identity, Mirror(store, workspace))
+    return PublishingStore(plain_settings(workspace), identity, Mirror(store, workspace))
 
 
 async def read_first_page(publishing: PublishingStore, name: str, *, page_count: int) -> OpenJob:

@@ -30,7 +30,6 @@ from dsocr_batch.options import (
     InputOptions,
     LimitOptions,
     OutputOptions,
-    PageSelection,
     RayOptions,
     RunOptions,
 )
@@ -38,11 +37,11 @@ from dsocr_batch.pipeline.document import ReadTask
 from dsocr_batch.pipeline.local import LocalLane, LocalReader
 from dsocr_batch.pipeline.reader import Lane, LaneLostError, Outcome, Read, Unread, WhyUnread
 from dsocr_batch.pipeline.run import LANE_LOSSES_FORGIVEN, QUARANTINE_AFTER, Run
-from dsocr_batch.pipeline.settings import PipelineSettings
 from dsocr_batch.pipeline.store import DocumentStore
 from dsocr_batch.pipeline.tally import Tally
-from dsocr_batch.records import FailureClass, Mode, PageState, ReasonCode, Source
+from dsocr_batch.records import FailureClass, PageState, ReasonCode, Source
 from dsocr_batch.render.pool import RenderFailed
+from plain_settings import plain_settings
 
 Script = Callable[..., Path]
 
@@ -97,20 +96,11 @@ def test_an_engine_that_asks_a_server_first_can_be_had_in_an_actor(
     monkeypatch.setattr(ours, "level", ours.level)
     options = EngineOptions(base_url="http://127.0.0.1:9/v1")
     order = EngineOrder(version=__version__, name="openai", options=options)
-    work = ActorWork(settings=settings_for(tmp_path), render_workers=1, store=None, spool_dir=None)
+    work = ActorWork(
+        settings=plain_settings(tmp_path / "out"), render_workers=1, store=None, spool_dir=None
+    )
     with pytest.raises(EngineUnusable, match=r"127\.0\.0\.1:9"):
         asyncio.run(PageActor().start(order, IDENTITY, work, 1))
-
-
-def settings_for(tmp_path: Path) -> PipelineSettings:
-    return PipelineSettings(
-        output_dir=tmp_path / "out",
-        mode=Mode.CLEAN,
-        prompt="",
-        dpi=72,
-        pages=PageSelection(),
-        text_settings={},
-    )
 
 
 def test_auto_takes_the_gpus_of_a_cluster_and_no_cpu_engine_in_their_place() -> None:
@@ -311,7 +301,7 @@ class FragileLane:
 
 def run_with_deadly_page(tmp_path: Path, script: Path, deadly: str) -> tuple[Tally, FragileReader]:
     path = write_pdf(tmp_path / "in" / "a.pdf", [f"page {number}" for number in range(12)])
-    settings = settings_for(tmp_path)
+    settings = plain_settings(tmp_path / "out")
     engine = load_engine("scripted")(EngineOptions(model=str(script)))
 
     async def read() -> tuple[Tally, FragileReader]:
