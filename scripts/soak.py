@@ -3,13 +3,13 @@
     scripts/soak.py [--pages N] [--keep-samples FILE.json]
 
 The run is the real command with real render workers; only the engine is scripted. One page in a
-hundred fails in the engine, and for each hundred pages one render worker is killed. Documents
-are made for the run and removed after it.
+hundred fails in the engine, and for each 500 pages one render worker is killed. Documents are
+made for the run and removed after it.
 
-The rule: of the samples after the first 1,000 pages, the last quarter is compared with the first.
-The median of no figure may be more than 5 % higher: memory of the whole tree (PSS), heap of the
-run's own process, page slots, open files, threads. Besides, every page must be in one state, the
-failed ones exactly those of the script, and no process or temporary file may be left.
+The rule: of the samples after the first 5,000 pages, the last quarter is compared with the first.
+The median of no figure may be more than 5 % and ``SLACK`` higher: memory of the whole tree (PSS),
+heap of the run's own process, page slots, open files, threads. Besides, every page must be in one
+state, the failed ones exactly those of the script, and no process or temporary file may be left.
 """
 
 from __future__ import annotations
@@ -33,11 +33,13 @@ import pymupdf
 from process_tree import TreeSample, render_workers, sample_tree
 
 SEED = 20_000
-WARM_UP_PAGES = 1_000
+WARM_UP_PAGES = 5_000
 FAIL_EVERY = 100
-KILL_EVERY = 100
+KILL_EVERY = 500
 SAMPLE_S = 0.5
 MAX_GROWTH = 1.05
+SLACK = 2.0
+"""Of any figure: slots and threads are made when one is first needed, however late that is."""
 ROWS = 12
 MIB = 1 << 20
 FIGURES: dict[str, Callable[[TreeSample], float]] = {
@@ -170,7 +172,7 @@ def grown(samples: Sequence[Sample]) -> list[str]:
     for name, figure in FIGURES.items():
         before, now = median(map(figure, early)), median(map(figure, late))
         print(f"{name}: {before:,.0f} → {now:,.0f} ({now / before - 1:+.1%})")
-        if now > before * MAX_GROWTH:
+        if now > before * MAX_GROWTH + SLACK:
             problems.append(f"{name} grew from {before:,.0f} to {now:,.0f}")
     return problems
 
