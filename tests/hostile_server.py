@@ -10,6 +10,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
@@ -167,6 +168,7 @@ class HostileServer:
     has_modes: bool = False
     key: str | None = None
     max_model_len: int | None = None
+    tls: ssl.SSLContext | None = None
     probed: Behaviour = reads
     """What to do with the engine's first page."""
     requests: list[Request] = field(default_factory=list)
@@ -196,7 +198,7 @@ class HostileServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     @property
     def pages(self) -> list[Request]:
@@ -215,7 +217,7 @@ class HostileServer:
         future.result(30)
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _vanish(self) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import ssl
 import subprocess
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import trustme
 
 from command import Finished, cli_command, environment, run_cli, wait_until
 from hostile_server import (
@@ -16,6 +20,7 @@ from hostile_server import (
     Reply,
     Request,
     drops_after,
+    pieces,
     reads,
     says,
     waits,
@@ -59,6 +64,29 @@ def test_a_run_over_http_reads_every_page_once(corpus: Path, out: Path) -> None:
     assert (record["engine"], record["model"]) == ("openai", "dsocr")
     assert [page["state"] for page in record["pages"]] == ["ok", "blank", "ok"]
     assert record["pages"][0]["attempts"][0]["output_tokens"] > 0
+
+
+def test_pages_over_tls_that_end_with_their_connection_are_read(
+    corpus: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ends_by_closing(request: Request, reply: Reply) -> None:
+        await reply.head(200, "text/event-stream", "Connection: close")
+        for piece in [*pieces(request.text), None]:
+            finish_reason = "stop" if piece is None else None
+            choice = {"delta": {"content": piece}, "finish_reason": finish_reason}
+            await asyncio.sleep(0.03)
+            await reply.raw(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
+        reply.writer.close()
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    with HostileServer(otherwise=ends_by_closing, tls=tls) as server:
+        done = run(corpus, out, server)
+    assert done.status == 0, done.stderr
+    assert Counter(server.read).total() == PAGES
 
 
 @pytest.mark.slow

@@ -75,6 +75,15 @@ def test_the_kind_tells_whether_the_copies_count(piece: str, kind: LoopKind) -> 
     assert loop.kind is kind
 
 
+def test_a_loop_of_more_different_words_than_fit_a_byte_is_found() -> None:
+    words = [chr(0x4E00 + number) for number in range(512)]
+    lines = ["".join(words[start : start + 16]) for start in range(0, len(words), 16)]
+    counted = [f"{number} {lines[number % len(lines)]}\n" for number in range(32, 832)]
+    loop = find_loop("".join(counted))
+    assert loop is not None
+    assert loop.start < 3 * len("".join(counted[: len(lines)]))
+
+
 def test_numbers_that_go_by_no_rule_are_data() -> None:
     random = Random(0)
     assert find_loop("".join(f"<td>{random.randrange(1000)}</td>" for _ in range(2000))) is None

@@ -65,6 +65,8 @@ def _our_stages(documents: Sequence[Document], max_side_px: int) -> tuple[dict[s
                 checked = time.process_time()
                 if not blank:
                     slot[: len(page.pixels)] = page.pixels
+                if page_index % heap.GIVE_BACK_EVERY == 0:
+                    heap.give_back()
                 copied = time.process_time()
                 seconds["render"] += rendered - start
                 seconds["blank check"] += checked - rendered

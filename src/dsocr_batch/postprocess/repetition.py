@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import cycle
 from operator import eq, ne
 
 LOOP_DETECTOR_VERSION = 1
@@ -185,12 +184,14 @@ def _copies(tokens: _Tokens) -> Loop | None:
 def _best_lag(tokens: _Tokens) -> int | None:
     """Return the distance in tokens at which the text foresees itself best, if it does at all."""
     shapes = _shapes(tokens)
+    low_bytes = shapes.encode("utf-16-le")[::2]
     end = len(shapes)
     best, best_share = None, _LAG_SHARE
     for lag in [*range(1, min(end // 3, _LONGEST_LAG) + 1), _last_gap(shapes)]:
         first = max(2 * lag, end - max(_LAG_TOKENS - 2 * lag, lag))
         glance = max(first, end - _GLANCE_TOKENS)
-        if not lag or glance >= end or _alike(shapes, lag, glance) < _GLANCE_SHARE * (end - glance):
+        seen = end - glance
+        if lag == 0 or seen <= 0 or _alike(low_bytes, lag, glance) < _GLANCE_SHARE * seen:
             continue
         if _share(tokens, lag, glance) < _GLANCE_SHARE:
             continue
@@ -202,19 +203,22 @@ def _best_lag(tokens: _Tokens) -> int | None:
     return best
 
 
-def _shapes(tokens: _Tokens) -> bytes:
-    """Return a byte for each token: equal ones for equal words, and for all numbers.
+def _shapes(tokens: _Tokens) -> str:
+    """Return a character for each token: equal ones for equal words, and for all numbers.
 
-    Words may share one if there are many, for what is alike is looked at again.
+    A window has far fewer tokens than there are characters of two bytes.
     """
     pairs = zip(tokens.words, tokens.kinds, strict=True)
     shapes = ["#" if kind == "number" else word for word, kind in pairs]
-    codes = dict(zip(dict.fromkeys(shapes), cycle(range(256)), strict=False))
-    return bytes(map(codes.__getitem__, shapes))
+    characters = {shape: chr(at) for at, shape in enumerate(dict.fromkeys(shapes))}
+    return "".join(map(characters.__getitem__, shapes))
 
 
 def _alike(shapes: bytes, lag: int, first: int) -> int:
-    """Return how many tokens from ``first`` on have the shape of the one a lag before."""
+    """Return how many tokens from ``first`` on have the shape of the one a lag before.
+
+    Some may be counted that only share a byte: it is a glance, and ``_share`` looks again.
+    """
     here = int.from_bytes(shapes[first:])
     before = int.from_bytes(shapes[first - lag : len(shapes) - lag])
     return (here ^ before).to_bytes(len(shapes) - first).count(0)
@@ -242,7 +246,7 @@ def _goes_on(tokens: _Tokens, at: int, lag: int) -> bool:
     return c - b == b - a or (b != 0 and a * c == b * b)  # by equal steps, or by equal ratios
 
 
-def _last_gap(shapes: bytes, size: int = 12) -> int:
+def _last_gap(shapes: str, size: int = 12) -> int:
     """Return how far before the last ``size`` tokens the same stand once more; 0 if nowhere.
 
     The very last is left out: it may be half a word.

@@ -30,6 +30,6 @@ def keep_blocks() -> None:
 
 
 def give_back() -> None:
-    """Give all free memory back to the system."""
+    """Give free memory back to the system; addresses in mid-heap stay taken."""
     if malloc_trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         malloc_trim(0)

@@ -49,6 +49,8 @@ MAX_BODY_BYTES = 4 << 20
 _PILE_UP = 0.04
 """Of an answer's age: how long its text may wait to be taken in."""
 _MAX_PILE_UP_S = 0.25
+_RUSH_BYTES = 64 << 10
+"""A piece so large has more behind it, which is not to wait."""
 _MAX_WORDS_BYTES = 8192
 MAX_WORDS_CHARS = 300
 
@@ -120,7 +122,7 @@ class Client:
         Args:
             body: of the request; whether it asks for a stream or not.
             transcript: empty.
-            on_text: called whenever text has come.
+            on_text: called when text has come, of many tokens perhaps.
             first_token_s: how long the first text may take.
             next_token_s: how long each further one may take.
 
@@ -226,15 +228,21 @@ async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
 
     Every packet brings one token, and taking in each by itself costs more than all else that is
     done with a page's text. So they pile up in the socket, the longer the page has taken: its end,
-    which nobody can foresee, is then noticed a fiftieth later on average, and never much later.
+    which nobody can foresee, is then noticed a fiftieth later on average. Over TLS they pile up
+    behind it, decrypted one by one, which spares less.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
     while piece := await response.content.readany():
         yield piece
-        if response.connection is not None and (socket := response.connection.transport):
+        socket = response.connection.transport if response.connection is not None else None
+        if socket is None or len(piece) > _RUSH_BYTES:
+            continue
+        # asyncio's transport for TLS can be asked nothing once it has closed.
+        if not socket.is_closing():
             socket.pause_reading()
-            await asyncio.sleep(min(_PILE_UP * (loop.time() - began), _MAX_PILE_UP_S))
+        await asyncio.sleep(min(_PILE_UP * (loop.time() - began), _MAX_PILE_UP_S))
+        if not socket.is_closing():
             socket.resume_reading()
     yield piece
 

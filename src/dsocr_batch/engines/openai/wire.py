@@ -156,16 +156,17 @@ class EventStream:
         self._rest = b""
 
     def feed(self, piece: bytes) -> Iterator[Completion]:
-        """Yield the events that are complete now; an empty piece is the end of the stream.
+        """Yield the events that are complete now; to be gone through before the next piece.
+
+        Args:
+            piece: of the stream; empty at its end.
 
         Raises:
-            WireError: a line of data is no event, or far too long.
+            WireError: a line of data is no event, or does not come to an end.
         """
         *lines, self._rest = (self._rest + piece).split(b"\n")
         if not piece:
             lines.append(self._rest)
-        elif len(self._rest) > MAX_LINE_BYTES:
-            raise WireError(f"a line has more than {MAX_LINE_BYTES >> 10} KiB")
         for line in lines:
             if line.startswith(b"data:"):
                 data = line[5:].strip()
@@ -175,3 +176,5 @@ class EventStream:
                 yield decode(data, Completion)
             elif not line.startswith((b":", b"event:", b"id:", b"retry:")) and line.strip():
                 raise WireError(f"not an event: {line[:80]!r}")
+        if len(self._rest) > MAX_LINE_BYTES:
+            raise WireError(f"a line has more than {MAX_LINE_BYTES >> 10} KiB")
