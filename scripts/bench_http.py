@@ -22,8 +22,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import aiohttp
-from bench_finish import as_read
 
+from bench_finish import as_read
 from bench_post import corpus_pages
 from dsocr_batch.bench.corpus import write_corpus
 
