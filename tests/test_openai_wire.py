@@ -74,6 +74,12 @@ def test_a_line_without_end_is_refused() -> None:
         transcript_of(b"data: " + b"x" * (MAX_LINE_BYTES + 1000))
 
 
+def test_an_error_before_a_line_without_end_is_told() -> None:
+    error = b'data: {"error": {"message": "out of memory", "code": 500}}\n\n'
+    with pytest.raises(UnavailableError, match="out of memory"):
+        transcript_of(error + b"x" * (MAX_LINE_BYTES + 1000), MAX_LINE_BYTES * 2)
+
+
 @pytest.mark.parametrize("cut", range(0, STREAM.index(b'"finish_reason"'), 7))
 def test_a_stream_that_is_cut_before_its_end_is_no_page(cut: int) -> None:
     with pytest.raises((UnavailableError, WireError)):
