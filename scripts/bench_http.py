@@ -29,7 +29,7 @@ from dsocr_batch.bench.corpus import write_corpus
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from hostile_server import Behaviour, HostileServer, Reply, Request
+from hostile_server import Behaviour, HostileServer, Reply, Request, chunked, event_line
 
 PAGES_PER_S = 6.0
 IN_FLIGHT = 16
@@ -60,19 +60,24 @@ def writes_slowly(texts: list[str], events: int) -> Behaviour:
 def _chunks(text: str, events: int) -> list[bytes]:
     """Return a text as the chunks of a streamed answer."""
     cuts = pairwise(len(text) * number // events for number in range(events + 1))
-    lines = (b"data: " + json.dumps(_event(text[start:end])).encode() for start, end in cuts)
-    return [b"%x\r\n%s\n\n\r\n" % (len(line) + 2, line) for line in lines]
+    return [chunked(event_line(_event(text[start:end]))) for start, end in cuts]
 
 
 def _event(text: str) -> dict[str, object]:
     delta = {"content": text, "reasoning": None}
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+    choice = {
+        "index": 0,
+        "delta": delta,
+        "finish_reason": None,
+        "logprobs": None,
+        "token_ids": None,
+    }
     return {
         "id": "chatcmpl-0123456789abcdef0123456789abcdef",
         "object": "chat.completion.chunk",
         "created": 1_800_000_000,
         "model": "dsocr",
-        "choices": [{**choice, "token_ids": None}],
+        "choices": [choice],
     }
 
 

@@ -50,6 +50,15 @@ class Request:
         return f"The picture is {hashlib.sha256(self.picture).hexdigest()[:16]}, word for word.\n"
 
 
+def chunked(data: bytes) -> bytes:
+    """A piece of a body as HTTP/1.1 sends it."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def event_line(content: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(content).encode() + b"\n\n"
+
+
 class Reply:
     """The way back to one client."""
 
@@ -78,10 +87,10 @@ class Reply:
         await self.head(200, "text/event-stream", "Transfer-Encoding: chunked")
 
     async def chunk(self, data: bytes) -> None:
-        await self.raw(b"%x\r\n%s\r\n" % (len(data), data))
+        await self.raw(chunked(data))
 
     async def event(self, content: dict[str, Any]) -> None:
-        await self.chunk(b"data: " + json.dumps(content).encode() + b"\n\n")
+        await self.chunk(event_line(content))
 
     async def delta(self, text: str, finish_reason: str | None = None) -> None:
         choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish_reason}

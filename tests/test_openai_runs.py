@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import ssl
 import subprocess
 import time
@@ -20,6 +19,7 @@ from hostile_server import (
     Reply,
     Request,
     drops_after,
+    event_line,
     pieces,
     reads,
     says,
@@ -75,7 +75,7 @@ def test_pages_over_tls_that_end_with_their_connection_are_read(
             finish_reason = "stop" if piece is None else None
             choice = {"delta": {"content": piece}, "finish_reason": finish_reason}
             await asyncio.sleep(0.03)
-            await reply.raw(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n")
+            await reply.raw(event_line({"choices": [choice]}))
         reply.writer.close()
 
     authority = trustme.CA()
@@ -86,7 +86,7 @@ def test_pages_over_tls_that_end_with_their_connection_are_read(
     with HostileServer(otherwise=ends_by_closing, tls=tls) as server:
         done = run(corpus, out, server)
     assert done.status == 0, done.stderr
-    assert Counter(server.read).total() == PAGES
+    assert len(server.read) == PAGES
 
 
 @pytest.mark.slow

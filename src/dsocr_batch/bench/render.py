@@ -17,6 +17,7 @@ from dsocr_batch.bench.process_tree import cpu_s
 from dsocr_batch.discover import Document
 from dsocr_batch.options import DEFAULT_DPI
 from dsocr_batch.prepare.image import ImageForm, ImageSpec
+from dsocr_batch.render import heap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,6 @@ def measure_stages(documents: Sequence[Document], max_side_px: int) -> list[Stag
 def _our_stages(documents: Sequence[Document], max_side_px: int) -> tuple[dict[str, float], int]:
     """Return CPU seconds by stage, and the number of pages, as the render worker works."""
     # Heavy, and what a render worker imports: only who measures pays for it.
-    from dsocr_batch.render import heap  # noqa: PLC0415
     from dsocr_batch.render.blank import is_blank  # noqa: PLC0415
     from dsocr_batch.render.page import RenderTarget, open_document, render_page  # noqa: PLC0415
 
@@ -65,7 +65,7 @@ def _our_stages(documents: Sequence[Document], max_side_px: int) -> tuple[dict[s
                 checked = time.process_time()
                 if not blank:
                     slot[: len(page.pixels)] = page.pixels
-                if page_index % heap.GIVE_BACK_EVERY == 0:
+                if (pages + page_index + 1) % heap.GIVE_BACK_EVERY == 0:
                     heap.give_back()
                 copied = time.process_time()
                 seconds["render"] += rendered - start

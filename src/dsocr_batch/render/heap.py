@@ -16,7 +16,7 @@ LARGEST_KEPT_BYTES = 32 << 20
 KEPT_BYTES = 64 << 20
 """Of free memory at the end of the heap."""
 GIVE_BACK_EVERY = 10
-"""Pages. A scan of A4 leaves some 10 kB that cannot be used again."""
+"""Requests. A scan of A4 leaves some 10 kB that cannot be used again."""
 
 _M_TRIM_THRESHOLD = -1  # malloc.h
 _M_MMAP_THRESHOLD = -3
